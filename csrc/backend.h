@@ -1,0 +1,101 @@
+// The one door between the algorithm and a device. The algorithm (market/) describes what to run as
+// plain data, a device (cpu/, gpu/) runs it. Neither includes the other.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/shape.h"
+#include "graph/model.h"
+
+namespace marketplace {
+
+// Which vendors meet which upstream results: a forest, level i being spec i. Row r of a level runs
+// vendor[r] on the result of row parent[r] of the level before; at level 0 parent[r] names an
+// input. The rows of the last level are the paths, in the order in which losses are returned.
+struct Plan {
+  struct Level {
+    std::vector<std::int32_t> vendor, parent;
+  };
+  std::vector<Level> levels;
+  std::int64_t input_count = 1;
+
+  std::int64_t path_count() const { return static_cast<std::int64_t>(levels.back().vendor.size()); }
+};
+
+// How the vendors of one spec differ from its base weights W. Deltas are described, never stored.
+struct VendorWeights {
+  enum class Kind {
+    base,      // W
+    seeded,    // W + uniform(-amplitude, amplitude) from seeds[v]; seed 0 adds nothing
+    scaled,    // W + scales[v] * values, values one flat direction (n,)
+    explicit_  // values[v], (V, n) instead of W
+  };
+  Kind kind = Kind::base;
+  std::int64_t count = 1;
+  std::vector<std::uint64_t> seeds;
+  float amplitude = 0;
+  std::vector<float> scales;
+  std::shared_ptr<const std::vector<float>> values;
+};
+
+// Samples as they arrive: (input_count, B, *sample_shape), row-major.
+struct Batch {
+  const void* data = nullptr;
+  DType dtype = DType::float32;
+  std::int64_t size = 0;  // B
+  Shape sample_shape;
+};
+
+struct Labels {
+  const std::int32_t* data = nullptr;  // (B,)
+  std::optional<std::int32_t> ignore_index;
+};
+
+// Per spec, the batch statistics that the first path's vendors (the leader's) met.
+using LeaderStatistics = std::vector<std::vector<BatchStatistics>>;
+
+// The specs of a market made ready for one input shape on one device.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // losses (P,): mean cross-entropy of every path over the batch.
+  virtual void losses(const Plan& plan, const std::vector<VendorWeights>& weights,
+                      const Batch& batch, const Labels& labels, float* losses,
+                      LeaderStatistics* leader) = 0;
+  // out (P, B, *output_shape), batch statistics in batch norms.
+  virtual void forward(const Plan& plan, const std::vector<VendorWeights>& weights,
+                       const Batch& batch, float* out, LeaderStatistics* leader) = 0;
+  // out (B, *output_shape): base weights, running statistics.
+  virtual void infer(const Batch& batch, float* out) = 0;
+  // out (B, *output_shape): sample b runs vendor paths[b, i] of spec i; running statistics.
+  virtual void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                             const std::int32_t* paths, float* out) = 0;
+};
+
+class Backend : public std::enable_shared_from_this<Backend> {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string device() const = 0;
+  virtual DType dtype() const = 0;
+  virtual int threads() const = 0;
+
+  virtual std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
+                                            const Shape& input_shape) = 0;
+  // out (n,): what vendor v adds to W (for explicit weights: instead of W).
+  virtual void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
+                     float* out) = 0;
+  // out (n,) = sum over v of coefficients[v] * delta_v, summed in the order of v.
+  virtual void combine(const Model& model, const VendorWeights& weights,
+                       const std::vector<double>& coefficients, float* out) = 0;
+  // Sum of squares in float64, in an order that depends on `count` alone.
+  virtual double squared_norm(const float* values, std::int64_t count) = 0;
+  // target += scale * values.
+  virtual void add_scaled(float* target, const float* values, float scale, std::int64_t count) = 0;
+};
+
+}  // namespace marketplace
