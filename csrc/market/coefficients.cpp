@@ -1,0 +1,100 @@
+#include "market/coefficients.h"
+
+#include <cmath>
+
+#include "core/error.h"
+
+namespace marketplace {
+namespace {
+
+std::string path_text(const std::int32_t* path, std::size_t depth) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < depth; ++i) text += (i ? ", " : "") + std::to_string(path[i]);
+  return text + ")";
+}
+
+void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                  const std::vector<std::int64_t>& vendor_counts) {
+  const std::size_t depth = vendor_counts.size();
+  if (losses.empty() || paths.size() != losses.size() * depth)
+    fail("step", "losses (P,) and paths (P, " + std::to_string(depth) + ")",
+         std::to_string(losses.size()) + " losses and " + std::to_string(paths.size()) +
+             " path entries");
+  for (std::size_t p = 0; p < losses.size(); ++p) {
+    const std::int32_t* path = paths.data() + p * depth;
+    if (!std::isfinite(losses[p]))
+      fail("step", "finite losses",
+           std::to_string(losses[p]) + " at path " + path_text(path, depth));
+    for (std::size_t i = 0; i < depth; ++i)
+      if (path[i] < 0 || path[i] >= vendor_counts[i])
+        fail("step",
+             "vendors of spec " + std::to_string(i) + " below " + std::to_string(vendor_counts[i]),
+             "path " + path_text(path, depth));
+  }
+}
+
+// z over the chosen rows; all zero, and false, when their losses do not differ.
+bool z_scores(const std::vector<float>& losses, const std::vector<std::size_t>& rows,
+              std::vector<double>& z) {
+  const auto count = static_cast<double>(rows.size());
+  double mean = 0;
+  for (std::size_t p : rows) mean += losses[p];
+  mean /= count;
+  double squares = 0;
+  for (std::size_t p : rows) squares += (losses[p] - mean) * (losses[p] - mean);
+  const double deviation = rows.size() > 1 ? std::sqrt(squares / (count - 1)) : 0;
+  for (std::size_t p : rows) z[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
+  return deviation > 0;
+}
+
+// The rows of a star that say something about spec i: the leader's path and the deviations there.
+std::vector<std::size_t> star_rows(const std::vector<std::int32_t>& paths, std::size_t depth,
+                                   std::size_t spec) {
+  std::vector<std::size_t> rows;
+  for (std::size_t p = 0; p < paths.size() / depth; ++p) {
+    bool informs = true;
+    for (std::size_t i = 0; i < depth; ++i)
+      if (i != spec && paths[p * depth + i] != 0) informs = false;
+    if (informs) rows.push_back(p);
+  }
+  return rows;
+}
+
+}  // namespace
+
+PlanKind plan_kind(const std::string& name) {
+  if (name == "tree") return PlanKind::tree;
+  if (name == "star") return PlanKind::star;
+  fail("plan", "'tree' or 'star'", "'" + name + "'");
+}
+
+UnitVectorMode unit_vector_mode(const std::string& name) {
+  if (name == "per_spec") return UnitVectorMode::per_spec;
+  if (name == "whole") return UnitVectorMode::whole;
+  fail("unit_vector_mode", "'per_spec' or 'whole'", "'" + name + "'");
+}
+
+Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
+                                    const std::vector<float>& losses,
+                                    const std::vector<std::int32_t>& paths,
+                                    const std::vector<std::int64_t>& vendor_counts) {
+  check_losses(losses, paths, vendor_counts);
+  const std::size_t depth = vendor_counts.size();
+  std::vector<std::size_t> all(losses.size());
+  for (std::size_t p = 0; p < all.size(); ++p) all[p] = p;
+  Coefficients out;
+  std::vector<double> z(losses.size(), 0.0);
+  const bool per_spec_star = plan == PlanKind::star && mode == UnitVectorMode::per_spec;
+  if (!per_spec_star) out.degenerate = !z_scores(losses, all, z);
+  for (std::size_t i = 0; i < depth; ++i) {
+    const std::vector<std::size_t> rows = per_spec_star ? star_rows(paths, depth, i) : all;
+    // a spec with the leader alone has nothing to say, which is no fault
+    if (per_spec_star && !z_scores(losses, rows, z) && vendor_counts[i] > 1) out.degenerate = true;
+    std::vector<double> sums(vendor_counts[i], 0.0);
+    for (std::size_t p : rows) sums[paths[p * depth + i]] += z[p];
+    out.values.push_back(std::move(sums));
+  }
+  return out;
+}
+
+}  // namespace marketplace

@@ -1,0 +1,30 @@
+// From the losses of all paths to V numbers per spec: all that an update needs to know.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace marketplace {
+
+enum class PlanKind { tree, star };
+enum class UnitVectorMode { per_spec, whole };
+
+PlanKind plan_kind(const std::string& name);
+UnitVectorMode unit_vector_mode(const std::string& name);
+
+struct Coefficients {
+  // values[i][v] = sum of z over the paths through vendor v of spec i
+  std::vector<std::vector<double>> values;
+  bool degenerate = false;  // all losses equal somewhere: those z are zero
+};
+
+// z = -(loss - mean) / std with the sample standard deviation. Tree: over all paths. Star: `whole`
+// mode over all paths; `per_spec` over the paths that deviate at that spec, and the leader's.
+// losses (P,), paths (P, S). Throws for losses that are not finite, naming the first such path.
+Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
+                                    const std::vector<float>& losses,
+                                    const std::vector<std::int32_t>& paths,
+                                    const std::vector<std::int64_t>& vendor_counts);
+
+}  // namespace marketplace

@@ -1,0 +1,166 @@
+#include "market/market.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "core/error.h"
+#include "market/plan.h"
+
+namespace marketplace {
+namespace {
+
+constexpr std::size_t kCachedShapes = 4;
+
+void check_batch(const Batch& batch, std::int64_t inputs) {
+  if (batch.size < 1) fail("batch", "at least one sample", "an empty batch");
+  if (batch.dtype != DType::float32) return;
+  const auto* values = static_cast<const float*>(batch.data);
+  const std::int64_t each = element_count(batch.sample_shape);
+  // exponent bits all ones: NaN or infinite; a sum of differences finds one at memory speed
+  float poison = 0;
+  for (std::int64_t i = 0; i < inputs * batch.size * each; ++i) poison += values[i] - values[i];
+  if (poison == 0) return;
+  for (std::int64_t i = 0; i < inputs * batch.size * each; ++i)
+    if (!std::isfinite(values[i]))
+      fail("batch", "finite x",
+           std::to_string(values[i]) + " in sample " + std::to_string(i / each % batch.size) +
+               " at element " + std::to_string(i % each));
+}
+
+}  // namespace
+
+Market::Market(std::shared_ptr<Backend> backend, std::vector<std::shared_ptr<Model>> models)
+    : backend_(std::move(backend)), models_(std::move(models)) {
+  if (models_.empty()) fail("market", "at least one spec", "none");
+}
+
+Shape Market::output_shape(const Shape& input_shape) const {
+  Shape shape = input_shape;
+  for (const auto& model : models_)
+    shape = infer_shapes(model->graph(), shape)[model->graph().output];
+  return shape;
+}
+
+std::int64_t Market::flops(const Plan& plan, const Shape& input_shape) const {
+  if (plan.levels.size() != models_.size())
+    fail("flops", std::to_string(models_.size()) + " levels", std::to_string(plan.levels.size()));
+  Shape shape = input_shape;
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < models_.size(); ++i) {
+    const Graph& graph = models_[i]->graph();
+    const std::vector<Shape> shapes = infer_shapes(graph, shape);
+    total += count_flops(graph, shapes) * static_cast<std::int64_t>(plan.levels[i].vendor.size());
+    shape = shapes[graph.output];
+  }
+  return total;
+}
+
+Executor& Market::executor(const Batch& batch) {
+  const auto found = executors_.find(batch.sample_shape);
+  if (found != executors_.end()) return *found->second;
+  if (executors_.size() >= kCachedShapes) executors_.clear();
+  auto& slot = executors_[batch.sample_shape];
+  try {
+    slot = backend_->compile(models_, batch.sample_shape);
+  } catch (...) {
+    executors_.erase(batch.sample_shape);
+    throw;
+  }
+  return *slot;
+}
+
+void Market::check_weights(const std::vector<VendorWeights>& weights) const {
+  if (weights.size() != models_.size())
+    fail("vendors", std::to_string(models_.size()) + " specs", std::to_string(weights.size()));
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const VendorWeights& w = weights[i];
+    const auto n = static_cast<std::size_t>(models_[i]->parameter_count());
+    const std::size_t have = w.values ? w.values->size() : 0;
+    const std::size_t need = w.kind == VendorWeights::Kind::scaled      ? n
+                             : w.kind == VendorWeights::Kind::explicit_ ? n * w.count
+                                                                        : 0;
+    if (have != need)
+      fail("vendors", std::to_string(need) + " values for spec " + std::to_string(i),
+           std::to_string(have));
+  }
+}
+
+void Market::check_labels(const Batch& batch, const Labels& labels) const {
+  const Shape out = output_shape(batch.sample_shape);
+  if (out.size() != 1) fail("cross_entropy", "logits (B, classes)", to_string(out, true));
+  std::int64_t counted = 0;
+  for (std::int64_t b = 0; b < batch.size; ++b) {
+    const std::int32_t label = labels.data[b];
+    if (labels.ignore_index && label == *labels.ignore_index) continue;
+    ++counted;
+    if (label < 0 || label >= out[0])
+      fail("cross_entropy", "labels from 0 to " + std::to_string(out[0] - 1),
+           std::to_string(label) + " at sample " + std::to_string(b));
+  }
+  if (counted == 0) fail("cross_entropy", "a label other than ignore_index", "none");
+}
+
+void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+                    const Labels& labels, float* out, LeaderStatistics* leader) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  check_weights(weights);
+  check_plan(plan, weights);
+  Executor& run = executor(batch);
+  check_batch(batch, plan.input_count);
+  check_labels(batch, labels);
+  run.losses(plan, weights, batch, labels, out, leader);
+}
+
+void Market::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
+                     const Batch& batch, float* out, LeaderStatistics* leader) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  check_weights(weights);
+  check_plan(plan, weights);
+  Executor& run = executor(batch);
+  check_batch(batch, plan.input_count);
+  run.forward(plan, weights, batch, out, leader);
+}
+
+void Market::infer(const Batch& batch, float* out) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Executor& run = executor(batch);
+  check_batch(batch, 1);
+  run.infer(batch, out);
+}
+
+void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                           const std::int32_t* paths, float* out) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  check_weights(weights);
+  Executor& run = executor(batch);
+  check_batch(batch, 1);
+  const auto depth = static_cast<std::int64_t>(models_.size());
+  for (std::int64_t i = 0; i < batch.size * depth; ++i)
+    if (paths[i] < 0 || paths[i] >= weights[i % depth].count)
+      fail("forward_with_paths",
+           "vendors of spec " + std::to_string(i % depth) + " below " +
+               std::to_string(weights[i % depth].count),
+           std::to_string(paths[i]) + " for sample " + std::to_string(i / depth));
+  run.forward_paths(weights, batch, paths, out);
+}
+
+void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Model& target = model(spec);
+  if (vendor < 0 || vendor >= weights.count)
+    fail("mutate", "a vendor below " + std::to_string(weights.count), std::to_string(vendor));
+  std::vector<float> delta(target.parameter_count());
+  backend_->delta(target, weights, vendor, delta.data());
+  if (weights.kind == VendorWeights::Kind::explicit_)
+    std::copy(delta.begin(), delta.end(), target.values());
+  else
+    backend_->add_scaled(target.values(), delta.data(), 1.0f, target.parameter_count());
+}
+
+void Market::absorb(const LeaderStatistics& leader) {
+  for (std::size_t i = 0; i < leader.size(); ++i)
+    for (const BatchStatistics& statistics : leader[i]) model(i).absorb(statistics);
+}
+
+}  // namespace marketplace

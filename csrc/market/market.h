@@ -1,0 +1,50 @@
+// A market: its specs' models on one backend, and every check that a batch meets at the door.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "backend.h"
+
+namespace marketplace {
+
+class Market {
+ public:
+  Market(std::shared_ptr<Backend> backend, std::vector<std::shared_ptr<Model>> models);
+
+  Backend& backend() { return *backend_; }
+  const std::vector<std::shared_ptr<Model>>& models() const { return models_; }
+  Model& model(std::size_t spec) { return *models_.at(spec); }
+
+  Shape output_shape(const Shape& input_shape) const;
+  // Floating point operations of a plan on one sample.
+  std::int64_t flops(const Plan& plan, const Shape& input_shape) const;
+
+  // losses (P,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
+  void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+              const Labels& labels, float* out, LeaderStatistics* leader = nullptr);
+  void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+               float* out, LeaderStatistics* leader = nullptr);
+  void infer(const Batch& batch, float* out);
+  void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                     const std::int32_t* paths, float* out);
+
+  // W of a spec becomes vendor v's weights.
+  void apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
+  void absorb(const LeaderStatistics& leader);
+
+ private:
+  Executor& executor(const Batch& batch);
+  void check_weights(const std::vector<VendorWeights>& weights) const;
+  void check_labels(const Batch& batch, const Labels& labels) const;
+
+  std::mutex mutex_;  // one call at a time: executors own their working memory
+  std::shared_ptr<Backend> backend_;
+  std::vector<std::shared_ptr<Model>> models_;
+  std::map<Shape, std::unique_ptr<Executor>> executors_;
+};
+
+}  // namespace marketplace

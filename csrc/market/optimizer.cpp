@@ -1,0 +1,240 @@
+#include "market/optimizer.h"
+
+#include <cmath>
+#include <string>
+
+#include "core/error.h"
+#include "core/threefry.h"
+#include "market/plan.h"
+#include "market/seeds.h"
+
+namespace marketplace {
+namespace {
+
+void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
+                 const std::vector<std::int64_t>& counts) {
+  if (seeds.size() != counts.size())
+    fail("seeds", std::to_string(counts.size()) + " specs", std::to_string(seeds.size()));
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    if (static_cast<std::int64_t>(seeds[i].size()) != counts[i])
+      fail("seeds", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
+           std::to_string(seeds[i].size()));
+}
+
+void check_rate(const std::string& name, float value) {
+  if (!std::isfinite(value)) fail(name, "a finite number", std::to_string(value));
+}
+
+}  // namespace
+
+Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
+                     std::vector<std::int64_t> upstream_sampling, OptimizerOptions chosen,
+                     std::optional<std::vector<std::vector<std::uint64_t>>> seeds)
+    : options(chosen), market_(std::move(market)) {
+  const std::size_t depth = market_->models().size();
+  if (vendor_counts.size() != depth || upstream_sampling.size() != depth)
+    fail("optimizer", std::to_string(depth) + " specs", std::to_string(vendor_counts.size()));
+  check_rate("learning_rate", options.learning_rate);
+  specs_.resize(depth);
+  std::vector<std::vector<std::uint64_t>> drawn;
+  for (std::size_t i = 0; i < depth; ++i) {
+    if (upstream_sampling[i] < 0)
+      fail("upstream_sampling", "at least 0", std::to_string(upstream_sampling[i]));
+    if (upstream_sampling[i] > 0 && options.plan == PlanKind::star)
+      fail("plan", "'tree' with upstream_sampling", "'star'");
+    specs_[i].vendor_count = vendor_counts[i];
+    specs_[i].upstream_sampling = i == 0 ? 0 : upstream_sampling[i];
+    specs_[i].learning_rate = options.learning_rate;
+    drawn.push_back(derive_seeds(options.seed, 0, static_cast<int>(i), vendor_counts[i], true));
+  }
+  if (seeds) check_seeds(*seeds, vendor_counts);
+  draw(seeds ? *seeds : drawn);
+}
+
+float Optimizer::learning_rate(std::size_t spec) const {
+  return options.meta_learning_rate ? specs_[spec].learning_rate : options.learning_rate;
+}
+
+float Optimizer::amplitude(std::size_t spec) const {
+  return options.probe_scale ? learning_rate(spec) * *options.probe_scale : learning_rate(spec);
+}
+
+std::vector<VendorWeights> Optimizer::weights() const {
+  std::vector<VendorWeights> all;
+  for (const SpecState& spec : specs_) all.push_back(spec.weights);
+  return all;
+}
+
+std::vector<std::int64_t> Optimizer::vendor_counts() const {
+  std::vector<std::int64_t> counts;
+  for (const SpecState& spec : specs_) counts.push_back(spec.vendor_count);
+  return counts;
+}
+
+void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    SpecState& spec = specs_[i];
+    spec.seeds = seeds[i];
+    spec.scales.assign(spec.vendor_count, 0.0f);
+    spec.weights = {VendorWeights::Kind::seeded, spec.vendor_count, seeds[i], amplitude(i), {}, {}};
+  }
+}
+
+const Plan& Optimizer::plan() {
+  if (plan_) return *plan_;
+  if (options.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
+  std::vector<std::vector<std::int32_t>> sampled(specs_.size());
+  std::int64_t upstream = specs_[0].vendor_count;
+  for (std::size_t i = 1; i < specs_.size(); ++i) {
+    const SpecState& spec = specs_[i];
+    if (spec.upstream_sampling > 0)
+      sampled[i] = sample_upstream(options.seed, generation_, static_cast<int>(i),
+                                   spec.vendor_count, upstream, spec.upstream_sampling);
+    upstream = spec.vendor_count * (spec.upstream_sampling > 0 ? spec.upstream_sampling : upstream);
+  }
+  return plan_.emplace(tree_plan(vendor_counts(), sampled));
+}
+
+std::vector<float> Optimizer::probe(const Batch& batch, const Labels& labels) {
+  std::vector<float> losses(plan().path_count());
+  LeaderStatistics leader;
+  market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
+  leader_ = std::move(leader);
+  return losses;
+}
+
+void Optimizer::forward(const Batch& batch, float* out) {
+  LeaderStatistics leader;
+  market_->forward(plan(), weights(), batch, out, &leader);
+  leader_ = std::move(leader);
+}
+
+Directions Optimizer::direction(const std::vector<float>& losses,
+                                const std::vector<std::int32_t>& paths, UnitVectorMode mode,
+                                bool& degenerate) {
+  const Coefficients coefficients =
+      direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+  degenerate = coefficients.degenerate;
+  Backend& backend = market_->backend();
+  Directions out(specs_.size());
+  std::vector<double> squares(specs_.size());
+  double whole = 0;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const Model& model = market_->model(i);
+    out[i].resize(model.parameter_count());
+    backend.combine(model, specs_[i].weights, coefficients.values[i], out[i].data());
+    squares[i] = backend.squared_norm(out[i].data(), model.parameter_count());
+    whole += squares[i];
+  }
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const double square = mode == UnitVectorMode::whole ? whole : squares[i];
+    const auto norm = static_cast<float>(std::sqrt(square));
+    for (float& value : out[i]) value = norm > 0 ? value / norm : 0.0f;
+  }
+  return out;
+}
+
+void Optimizer::check_directions(const Directions& directions) const {
+  if (directions.size() != specs_.size())
+    fail("direction", std::to_string(specs_.size()) + " specs", std::to_string(directions.size()));
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    if (static_cast<std::int64_t>(directions[i].size()) != market_->model(i).parameter_count())
+      fail("direction",
+           std::to_string(market_->model(i).parameter_count()) + " values for spec " +
+               std::to_string(i),
+           std::to_string(directions[i].size()));
+}
+
+void Optimizer::update_weights(const Directions& directions,
+                               const std::optional<std::vector<float>>& learning_rates) {
+  check_directions(directions);
+  if (learning_rates && learning_rates->size() != specs_.size())
+    fail("learning_rates", std::to_string(specs_.size()) + " values",
+         std::to_string(learning_rates->size()));
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    check_rate("learning_rate", learning_rates ? (*learning_rates)[i] : learning_rate(i));
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const float rate = learning_rates ? (*learning_rates)[i] : learning_rate(i);
+    if (learning_rates && options.meta_learning_rate) specs_[i].learning_rate = rate;
+    Model& model = market_->model(i);
+    market_->backend().add_scaled(model.values(), directions[i].data(), rate,
+                                  model.parameter_count());
+  }
+  market_->absorb(leader_);
+  leader_.clear();
+}
+
+void Optimizer::update_seeds(bool keep_leader) {
+  const std::uint64_t next = generation_ + 1;
+  std::vector<std::vector<std::uint64_t>> seeds;
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    seeds.push_back(
+        derive_seeds(options.seed, next, static_cast<int>(i), specs_[i].vendor_count, keep_leader));
+  draw(seeds);
+  generation_ = next;
+  plan_.reset();
+}
+
+void Optimizer::update_lr_scales(const Directions& directions) {
+  if (!options.meta_learning_rate)
+    fail(ErrorKind::runtime, "update_lr_scales", "an optimizer with meta_learning_rate", "none");
+  check_rate("meta_learning_rate", *options.meta_learning_rate);
+  check_directions(directions);
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    SpecState& spec = specs_[i];
+    const std::uint32_t counter = market_->model(i).counter_end();
+    std::vector<float> factors(spec.vendor_count);
+    for (std::int64_t v = 0; v < spec.vendor_count; ++v) {
+      // a scalar tensor is one block, whose second counter word is one behind the first
+      const RandomWords words = threefry2x32(spec.seeds[v], counter, counter + 1);
+      const bool still = v == 0 || spec.seeds[v] == 0;
+      spec.scales[v] = still ? 0.0f : word_to_delta(words.lane0, *options.meta_learning_rate);
+      factors[v] = spec.learning_rate * (1.0f + spec.scales[v]);
+    }
+    spec.weights = {VendorWeights::Kind::scaled,
+                    spec.vendor_count,
+                    {},
+                    0,
+                    factors,
+                    std::make_shared<const std::vector<float>>(directions[i])};
+  }
+}
+
+bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                     UnitVectorMode mode) {
+  bool degenerate = false;
+  const Directions directions = direction(losses, paths, mode, degenerate);
+  update_weights(directions, std::nullopt);
+  update_seeds(true);
+  return degenerate;
+}
+
+Optimizer::State Optimizer::state() const {
+  State state;
+  state.generation = generation_;
+  for (const SpecState& spec : specs_) {
+    state.seeds.push_back(spec.seeds);
+    state.amplitudes.push_back(spec.weights.amplitude);
+    state.learning_rates.push_back(spec.learning_rate);
+  }
+  return state;
+}
+
+void Optimizer::restore(const State& state) {
+  check_seeds(state.seeds, vendor_counts());
+  if (state.amplitudes.size() != specs_.size() || state.learning_rates.size() != specs_.size())
+    fail("resume", std::to_string(specs_.size()) + " amplitudes and learning rates",
+         std::to_string(state.amplitudes.size()) + " and " +
+             std::to_string(state.learning_rates.size()));
+  draw(state.seeds);
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    specs_[i].weights.amplitude = state.amplitudes[i];
+    specs_[i].learning_rate = state.learning_rates[i];
+  }
+  generation_ = state.generation;
+  plan_.reset();
+  leader_.clear();
+}
+
+}  // namespace marketplace

@@ -1,0 +1,70 @@
+#include "market/seeds.h"
+
+#include <numeric>
+#include <string>
+
+#include "core/error.h"
+#include "core/threefry.h"
+
+namespace marketplace {
+namespace {
+
+// Separates the streams that share a master seed.
+constexpr std::uint64_t kSeedStream = 0;
+constexpr std::uint64_t kUpstreamStream = 0x9E3779B97F4A7C15ull;
+
+std::uint64_t mix(std::uint64_t key, std::uint32_t c0, std::uint32_t c1) {
+  const RandomWords words = threefry2x32(key, c0, c1);
+  return (static_cast<std::uint64_t>(words.lane1) << 32) | words.lane0;
+}
+
+std::uint64_t generation_key(std::uint64_t master, std::uint64_t generation) {
+  return mix(master, static_cast<std::uint32_t>(generation),
+             static_cast<std::uint32_t>(generation >> 32));
+}
+
+// Uniform in [0, bound) by multiply-shift on 64 random bits; the bias is below bound / 2^64.
+std::uint64_t bounded(std::uint64_t random, std::uint64_t bound) {
+  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(random) * bound) >> 64);
+}
+
+}  // namespace
+
+std::vector<std::uint64_t> derive_seeds(std::uint64_t master, std::uint64_t generation, int spec,
+                                        std::int64_t count, bool keep_leader) {
+  if (count < 1) fail("seeds", "vendor_count of at least 1", std::to_string(count));
+  const std::uint64_t key = generation_key(master ^ kSeedStream, generation);
+  std::vector<std::uint64_t> seeds(count);
+  for (std::int64_t v = 0; v < count; ++v) {
+    const std::uint64_t seed =
+        mix(key, static_cast<std::uint32_t>(spec), static_cast<std::uint32_t>(v));
+    seeds[v] = seed == 0 ? 1 : seed;
+  }
+  if (keep_leader) seeds[0] = 0;
+  return seeds;
+}
+
+std::vector<std::int32_t> sample_upstream(std::uint64_t master, std::uint64_t generation, int spec,
+                                          std::int64_t vendors, std::int64_t upstream,
+                                          std::int64_t sample) {
+  if (sample < 1 || sample > upstream)
+    fail("upstream_sampling", "1 to " + std::to_string(upstream) + " (the upstream count)",
+         std::to_string(sample));
+  const std::uint64_t key = generation_key(master ^ kUpstreamStream, generation);
+  std::vector<std::int32_t> chosen, order(upstream);
+  for (std::int64_t v = 0; v < vendors; ++v) {
+    const std::uint64_t vendor_key =
+        mix(key, static_cast<std::uint32_t>(spec), static_cast<std::uint32_t>(v));
+    std::iota(order.begin(), order.end(), 0);
+    for (std::int64_t i = 0; i < sample; ++i) {
+      const auto j =
+          i + static_cast<std::int64_t>(bounded(mix(vendor_key, static_cast<std::uint32_t>(i), 0),
+                                                static_cast<std::uint64_t>(upstream - i)));
+      std::swap(order[i], order[j]);
+      chosen.push_back(order[i]);
+    }
+  }
+  return chosen;
+}
+
+}  // namespace marketplace
