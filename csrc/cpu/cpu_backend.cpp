@@ -1,0 +1,138 @@
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/threefry.h"
+#include "cpu/executor.h"
+
+namespace marketplace::cpu {
+namespace {
+
+constexpr std::int64_t kBlocksPerTask = 1024;  // random blocks, two numbers each
+constexpr std::int64_t kValuesPerTask = 65536;
+constexpr std::int64_t kValuesPerSum = 4096;  // fixes the order of a sum for any thread count
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(DType dtype, int threads)
+      : dtype_(dtype),
+        kernels_(active_kernels()),
+        pool_(std::make_shared<ThreadPool>(threads > 0 ? threads : default_threads())) {}
+
+  std::string device() const override { return "cpu"; }
+  DType dtype() const override { return dtype_; }
+  int threads() const override { return pool_->threads(); }
+
+  std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
+                                    const Shape& input_shape) override {
+    return std::make_unique<CpuExecutor>(models, input_shape, dtype_, kernels_, pool_);
+  }
+
+  void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
+             float* out) override {
+    if (weights.kind == VendorWeights::Kind::explicit_) {
+      const float* values = weights.values->data() + vendor * model.parameter_count();
+      std::copy(values, values + model.parameter_count(), out);
+      return;
+    }
+    std::vector<double> coefficients(weights.count, 0.0);
+    coefficients[vendor] = 1.0;
+    combine(model, weights, coefficients, out);
+  }
+
+  void combine(const Model& model, const VendorWeights& weights,
+               const std::vector<double>& coefficients, float* out) override {
+    std::fill(out, out + model.parameter_count(), 0.0f);
+    switch (weights.kind) {
+      case VendorWeights::Kind::base: return;
+      case VendorWeights::Kind::seeded: return combine_seeded(model, weights, coefficients, out);
+      case VendorWeights::Kind::scaled: {
+        double scale = 0;
+        for (std::int64_t v = 0; v < weights.count; ++v)
+          scale += coefficients[v] * weights.scales[v];
+        return add_scaled(out, weights.values->data(), static_cast<float>(scale),
+                          model.parameter_count());
+      }
+      case VendorWeights::Kind::explicit_:
+        fail("direction", "vendors that differ by a delta", "explicit weights");
+    }
+  }
+
+  double squared_norm(const float* values, std::int64_t count) override {
+    std::vector<double> sums((count + kValuesPerSum - 1) / kValuesPerSum);
+    pool_->run(static_cast<std::int64_t>(sums.size()), [&](std::int64_t index, int) {
+      const std::int64_t end = std::min(count, (index + 1) * kValuesPerSum);
+      double sum = 0;
+      for (std::int64_t i = index * kValuesPerSum; i < end; ++i)
+        sum += static_cast<double>(values[i]) * values[i];
+      sums[index] = sum;
+    });
+    double total = 0;
+    for (double sum : sums) total += sum;
+    return total;
+  }
+
+  void add_scaled(float* target, const float* values, float scale, std::int64_t count) override {
+    pool_->run((count + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t index, int) {
+      const std::int64_t first = index * kValuesPerTask;
+      kernels_.add_scaled(target + first, values + first, scale, target + first,
+                          std::min(kValuesPerTask, count - first));
+    });
+  }
+
+ private:
+  struct Piece {
+    int id;
+    std::int64_t first, count;  // blocks
+  };
+
+  void combine_seeded(const Model& model, const VendorWeights& weights,
+                      const std::vector<double>& coefficients, float* out) {
+    std::vector<Piece> pieces;
+    for (int id : model.sorted_ids()) {
+      if (model.graph().parameters[id].buffer) continue;
+      const std::int64_t blocks = block_count(model.size(id));
+      for (std::int64_t first = 0; first < blocks; first += kBlocksPerTask)
+        pieces.push_back({id, first, std::min(kBlocksPerTask, blocks - first)});
+    }
+    pool_->run(static_cast<std::int64_t>(pieces.size()), [&](std::int64_t index, int) {
+      combine_piece(model, weights, coefficients, pieces[index], out);
+    });
+  }
+
+  void combine_piece(const Model& model, const VendorWeights& weights,
+                     const std::vector<double>& coefficients, const Piece& piece,
+                     float* out) const {
+    const std::int64_t size = model.size(piece.id), half = block_count(size);
+    float* lane0 = out + model.offset(piece.id) + piece.first;
+    float* lane1 = lane0 + half;
+    // the last block of an odd tensor has no second number
+    const bool odd = size % 2 == 1 && piece.first + piece.count == half;
+    const std::int64_t full = piece.count - (odd ? 1 : 0);
+    float unwanted = 0;
+    for (std::int64_t v = 0; v < weights.count; ++v) {
+      const auto coefficient = static_cast<float>(coefficients[v]);
+      const std::uint64_t seed = weights.seeds[v];
+      if (seed == 0 || coefficient == 0) continue;
+      const std::uint32_t counter = model.counter(piece.id);
+      kernels_.accumulate_delta(seed, counter, weights.amplitude, coefficient, half, piece.first,
+                                full, lane0, lane1);
+      if (odd)
+        kernels_.accumulate_delta(seed, counter, weights.amplitude, coefficient, half,
+                                  piece.first + full, 1, lane0 + full, &unwanted);
+    }
+  }
+
+  const DType dtype_;
+  const KernelTable& kernels_;
+  std::shared_ptr<ThreadPool> pool_;
+};
+
+}  // namespace
+
+std::shared_ptr<Backend> make_cpu_backend(DType dtype, int threads) {
+  return std::make_shared<CpuBackend>(dtype, threads);
+}
+
+}  // namespace marketplace::cpu

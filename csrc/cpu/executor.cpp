@@ -1,0 +1,316 @@
+#include "cpu/executor.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+namespace marketplace::cpu {
+namespace {
+
+// Two activations of a tile and the panel they meet should stay in a core's second-level cache.
+constexpr std::int64_t kTileBytes = 512 << 10;
+// On demand, a vendor's panels are made once per tile, so tiles must be large enough to pay for it.
+constexpr std::int64_t kOnDemandTileBytes = 16 << 20;
+// Panels of all vendors are kept for one probe up to here.
+constexpr std::int64_t kPanelBudgetBytes = 48 << 20;
+constexpr std::int64_t kPartialLosses = 1 << 21;
+constexpr std::int64_t kMostChunks = 64;
+constexpr std::int64_t kRowsOfATile = 12;
+
+std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
+Job make_job(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+             LeaderStatistics* leader) {
+  Job job;
+  job.plan = &plan;
+  job.weights = &weights;
+  job.batch = &batch;
+  job.leader = leader;
+  return job;
+}
+
+}  // namespace
+
+CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape& input_shape,
+                         DType dtype, const KernelTable& kernels, std::shared_ptr<ThreadPool> pool)
+    : models_(std::move(models)),
+      dtype_(dtype),
+      element_bytes_(size_bytes(dtype)),
+      kernels_(kernels),
+      typed_(dtype == DType::float32 ? kernels.float32 : kernels.bfloat16),
+      pool_(std::move(pool)) {
+  Shape shape = input_shape;
+  Layout layout = Layout::planar;
+  for (std::size_t i = 0; i < models_.size(); ++i) {
+    const bool last = i + 1 == models_.size();
+    programs_.push_back(lower(*models_[i], shape, layout, last, dtype_, kernels_));
+    shape = programs_.back().output_shape;
+    layout = programs_.back().output_layout;
+    whole_batch_ = whole_batch_ || needs_whole_batch(models_[i]->graph());
+  }
+  panels_.resize(models_.size());
+  for (int t = 0; t < pool_->threads(); ++t) {
+    workspaces_.push_back(std::make_unique<Workspace>());
+    workspaces_.back()->activations.resize(models_.size());
+    workspaces_.back()->panels.resize(models_.size());
+  }
+}
+
+std::int64_t CpuExecutor::tile_samples(std::int64_t batch) const {
+  std::int64_t sample_bytes = 1;
+  for (const Program& program : programs_)
+    sample_bytes =
+        std::max(sample_bytes, (program.scratch_size + program.input_size + program.output_size) *
+                                   element_bytes_);
+  const std::int64_t budget = on_demand_ ? kOnDemandTileBytes : kTileBytes;
+  // small networks would fit whole, but a batch must fall into enough tasks for many cores
+  const std::int64_t share = ceil_divide(ceil_divide(batch, 8), kRowsOfATile) * kRowsOfATile;
+  return std::clamp<std::int64_t>(std::min(budget / sample_bytes, share), 1, batch);
+}
+
+void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights) {
+  std::int64_t bytes = 0, vendors = 0;
+  std::vector<std::pair<std::size_t, std::int64_t>> tasks;
+  for (std::size_t i = 0; i < programs_.size(); ++i)
+    for (std::int64_t v = 0; v < weights[i].count; ++v) {
+      tasks.emplace_back(i, v);
+      bytes += programs_[i].packed_bytes;
+      vendors = std::max(vendors, weights[i].count);
+    }
+  on_demand_ = vendors > 1 && bytes > kPanelBudgetBytes;
+  for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
+  if (on_demand_) return;
+  for (std::size_t i = 0; i < programs_.size(); ++i)
+    panels_[i].reserve(programs_[i].packed_bytes * weights[i].count);
+  pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
+    const auto [level, vendor] = tasks[index];
+    const Program& program = programs_[level];
+    Buffer& staging = workspaces_[thread]->staging;
+    staging.reserve(program.largest_parameter * 4);
+    pack_vendor(program, kernels_, typed_, *models_[level], weights[level], vendor,
+                reinterpret_cast<float*>(staging.get()),
+                panels_[level].get() + vendor * program.packed_bytes);
+  });
+}
+
+void CpuExecutor::prepare_workspaces(std::int64_t tile) {
+  std::int64_t scratch = 0, channels = 1, parameter = 1;
+  for (const Program& program : programs_) {
+    scratch = std::max(scratch, program.scratch_size);
+    channels = std::max(channels, program.largest_channels);
+    parameter = std::max(parameter, program.largest_parameter);
+  }
+  for (auto& workspace : workspaces_) {
+    workspace->input.reserve(tile * programs_[0].input_size * element_bytes_);
+    workspace->scratch.reserve(std::max<std::int64_t>(1, tile * scratch * element_bytes_));
+    workspace->statistics.reserve(2 * channels * 4);
+    for (std::size_t i = 0; i < programs_.size(); ++i) {
+      workspace->activations[i].reserve(tile * programs_[i].output_size * element_bytes_);
+      if (on_demand_) workspace->panels[i].reserve(programs_[i].packed_bytes);
+    }
+    if (on_demand_) workspace->staging.reserve(parameter * 4);
+  }
+}
+
+void CpuExecutor::load_samples(const Batch& batch, std::int64_t first, std::int64_t count,
+                               std::byte* out) const {
+  const std::int64_t each = programs_[0].input_size;
+  if (batch.dtype == DType::uint8)
+    typed_.from_uint8(static_cast<const std::uint8_t*>(batch.data) + first * each, out,
+                      count * each);
+  else
+    typed_.from_float(static_cast<const float*>(batch.data) + first * each, out, count * each);
+}
+
+const std::byte* CpuExecutor::vendor_panels(Workspace& workspace, std::size_t level,
+                                            const std::vector<VendorWeights>& weights,
+                                            std::int64_t vendor) {
+  const Program& program = programs_[level];
+  if (!on_demand_) return panels_[level].get() + vendor * program.packed_bytes;
+  std::byte* packed = workspace.panels[level].get();
+  if (workspace.panel_vendor[level] == vendor) return packed;
+  pack_vendor(program, kernels_, typed_, *models_[level], weights[level], vendor,
+              reinterpret_cast<float*>(workspace.staging.get()), packed);
+  workspace.panel_vendor[level] = vendor;
+  return packed;
+}
+
+void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
+                             const std::vector<VendorWeights>& weights, std::int64_t vendor,
+                             RunArgs args) {
+  args.model = models_[level].get();
+  args.packed = vendor_panels(workspace, level, weights, vendor);
+  args.scratch = workspace.scratch.get();
+  args.statistics = reinterpret_cast<float*>(workspace.statistics.get());
+  run_program(programs_[level], typed_, element_bytes_, args);
+}
+
+// Depth first through the rows below one root, on one tile after another.
+class Walker {
+ public:
+  Walker(CpuExecutor& executor, const Job& job, int thread, const Job::Task& task)
+      : executor_(executor), job_(job), workspace_(*executor.workspaces_[thread]), task_(task) {}
+
+  void run() {
+    const std::int64_t tiles = job_.tiles();
+    const std::int64_t end = (task_.chunk + 1) * tiles / job_.chunks;
+    const std::int64_t input = job_.plan->levels[0].parent[task_.root];
+    for (std::int64_t t = task_.chunk * tiles / job_.chunks; t < end; ++t) {
+      first_ = t * job_.tile;
+      count_ = std::min(job_.tile, job_.batch->size - first_);
+      std::byte* in = workspace_.input.get();
+      executor_.load_samples(*job_.batch, input * job_.batch->size + first_, count_, in);
+      visit(0, task_.root, in);
+    }
+  }
+
+ private:
+  void visit(std::size_t level, std::int64_t row, const std::byte* in) {
+    std::byte* out = workspace_.activations[level].get();
+    RunArgs args;
+    args.samples = count_;
+    args.in = in;
+    args.out = out;
+    args.inference = job_.inference;
+    if (job_.leader && job_.leader_row[level] == row) args.leader = &(*job_.leader)[level];
+    executor_.run_vendor(workspace_, level, *job_.weights, job_.plan->levels[level].vendor[row],
+                         args);
+    if (level + 1 == job_.plan->levels.size())
+      return job_.sink(task_.chunk, row, first_, count_, out);
+    const Job::Children& children = job_.children[level];
+    for (std::int64_t c = children.begin[row]; c < children.begin[row + 1]; ++c)
+      if (job_.used[level + 1][children.rows[c]]) visit(level + 1, children.rows[c], out);
+  }
+
+  CpuExecutor& executor_;
+  const Job& job_;
+  CpuExecutor::Workspace& workspace_;
+  const Job::Task& task_;
+  std::int64_t first_ = 0, count_ = 0;
+};
+
+// Everything that shapes the order of sums depends on the job alone, never on the number of
+// threads.
+void CpuExecutor::plan_job(Job& job) {
+  prepare_panels(*job.weights);
+  const bool whole = whole_batch_ && !job.inference;
+  job.tile = whole ? job.batch->size : tile_samples(job.batch->size);
+  job.chunks = std::clamp<std::int64_t>(kPartialLosses / job.plan->path_count(), 1,
+                                        std::min(job.tiles(), kMostChunks));
+  prepare_workspaces(job.tile);
+  if (job.leader) job.leader->assign(programs_.size(), {});
+  std::vector<std::int64_t> flops;
+  for (const Program& program : programs_) flops.push_back(program.flops);
+  schedule(job, flops);
+}
+
+void CpuExecutor::run_job(const Job& job) {
+  pool_->run(static_cast<std::int64_t>(job.tasks.size()), [&](std::int64_t index, int thread) {
+    Walker(*this, job, thread, job.tasks[index]).run();
+  });
+}
+
+void CpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& weights,
+                         const Batch& batch, const Labels& labels, float* losses,
+                         LeaderStatistics* leader) {
+  const std::int64_t paths = plan.path_count(), classes = programs_.back().output_size;
+  Job job = make_job(plan, weights, batch, leader);
+  plan_job(job);
+  std::vector<double> partial(job.chunks * paths, 0.0);
+  const bool ignoring = labels.ignore_index.has_value();
+  const std::int32_t ignored = labels.ignore_index.value_or(0);
+  job.sink = [&](std::int64_t chunk, std::int64_t path, std::int64_t first, std::int64_t count,
+                 const std::byte* logits) {
+    partial[chunk * paths + path] +=
+        typed_.cross_entropy(logits, labels.data + first, count, classes, ignoring, ignored);
+  };
+  run_job(job);
+  std::int64_t counted = batch.size;
+  if (ignoring) counted -= std::count(labels.data, labels.data + batch.size, ignored);
+  for (std::int64_t p = 0; p < paths; ++p) {
+    double total = 0;
+    for (std::int64_t c = 0; c < job.chunks; ++c) total += partial[c * paths + p];
+    losses[p] = static_cast<float>(total / static_cast<double>(counted));
+  }
+}
+
+void CpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
+                          const Batch& batch, float* out, LeaderStatistics* leader) {
+  const std::int64_t each = programs_.back().output_size;
+  Job job = make_job(plan, weights, batch, leader);
+  plan_job(job);
+  job.sink = [&](std::int64_t, std::int64_t path, std::int64_t first, std::int64_t count,
+                 const std::byte* values) {
+    typed_.to_float(values, out + (path * batch.size + first) * each, count * each);
+  };
+  run_job(job);
+}
+
+void CpuExecutor::infer(const Batch& batch, float* out) {
+  Plan plan;
+  plan.levels.assign(programs_.size(), {{0}, {0}});
+  const std::vector<VendorWeights> weights(programs_.size());
+  const std::int64_t each = programs_.back().output_size;
+  Job job = make_job(plan, weights, batch, nullptr);
+  job.inference = true;
+  plan_job(job);
+  job.sink = [&](std::int64_t, std::int64_t, std::int64_t first, std::int64_t count,
+                 const std::byte* values) {
+    typed_.to_float(values, out + first * each, count * each);
+  };
+  run_job(job);
+}
+
+void CpuExecutor::run_paths_level(std::size_t level, const std::vector<VendorWeights>& weights,
+                                  const std::int32_t* paths, std::int64_t batch,
+                                  const std::byte* in, std::byte* out) {
+  const auto depth = static_cast<std::int64_t>(programs_.size());
+  const std::int64_t tile = tile_samples(batch);
+  std::vector<std::vector<std::int64_t>> samples(weights[level].count);
+  for (std::int64_t b = 0; b < batch; ++b)
+    samples[paths[b * depth + static_cast<std::int64_t>(level)]].push_back(b);
+  std::vector<std::pair<std::int64_t, std::int64_t>> tasks;  // vendor, first of its samples
+  for (std::int64_t v = 0; v < weights[level].count; ++v)
+    for (std::size_t first = 0; first < samples[v].size(); first += tile)
+      tasks.emplace_back(v, static_cast<std::int64_t>(first));
+  const Program& program = programs_[level];
+  const std::int64_t in_bytes = program.input_size * element_bytes_;
+  const std::int64_t out_bytes = program.output_size * element_bytes_;
+  pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
+    const auto [vendor, first] = tasks[index];
+    Workspace& workspace = *workspaces_[thread];
+    const std::int64_t* chosen = samples[vendor].data() + first;
+    RunArgs args;
+    args.samples =
+        std::min<std::int64_t>(tile, static_cast<std::int64_t>(samples[vendor].size()) - first);
+    std::byte* gathered = workspace.input.reserve(tile * in_bytes);
+    for (std::int64_t i = 0; i < args.samples; ++i)
+      std::memcpy(gathered + i * in_bytes, in + chosen[i] * in_bytes, in_bytes);
+    args.in = gathered;
+    args.out = workspace.activations[level].get();
+    args.inference = true;
+    run_vendor(workspace, level, weights, vendor, args);
+    for (std::int64_t i = 0; i < args.samples; ++i)
+      std::memcpy(out + chosen[i] * out_bytes, args.out + i * out_bytes, out_bytes);
+  });
+}
+
+void CpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                                const std::int32_t* paths, float* out) {
+  prepare_panels(weights);
+  prepare_workspaces(tile_samples(batch.size));
+  std::int64_t largest = programs_[0].input_size;
+  for (const Program& program : programs_) largest = std::max(largest, program.output_size);
+  Buffer buffers[2];
+  for (Buffer& buffer : buffers) buffer.reserve(batch.size * largest * element_bytes_);
+  load_samples(batch, 0, batch.size, buffers[0].get());
+  for (std::size_t i = 0; i < programs_.size(); ++i)
+    run_paths_level(i, weights, paths, batch.size, buffers[i % 2].get(),
+                    buffers[(i + 1) % 2].get());
+  typed_.to_float(buffers[programs_.size() % 2].get(), out,
+                  batch.size * programs_.back().output_size);
+}
+
+}  // namespace marketplace::cpu

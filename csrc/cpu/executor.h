@@ -1,0 +1,72 @@
+// Runs a market's specs on the CPU: tile by tile, depth first, one activation per depth alive.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/job.h"
+#include "cpu/program.h"
+#include "cpu/thread_pool.h"
+#include "cpu/workspace.h"
+
+namespace marketplace::cpu {
+
+class Walker;  // one thread's walk through a subtree
+
+class CpuExecutor : public Executor {
+ public:
+  CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape& input_shape, DType dtype,
+              const KernelTable& kernels, std::shared_ptr<ThreadPool> pool);
+
+  void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+              const Labels& labels, float* losses, LeaderStatistics* leader) override;
+  void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+               float* out, LeaderStatistics* leader) override;
+  void infer(const Batch& batch, float* out) override;
+  void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                     const std::int32_t* paths, float* out) override;
+
+ private:
+  friend class Walker;
+
+  // What one thread works in.
+  struct Workspace {
+    Buffer input, scratch, statistics, staging;
+    std::vector<Buffer> activations;         // per level, (tile, output)
+    std::vector<Buffer> panels;              // per level, when panels are made on demand
+    std::vector<std::int64_t> panel_vendor;  // whose weights they hold, -1 for nobody's
+  };
+
+  std::int64_t tile_samples(std::int64_t batch) const;
+  void prepare_panels(const std::vector<VendorWeights>& weights);
+  void prepare_workspaces(std::int64_t tile);
+  // Cuts a job with plan, weights, batch and inference set into tiles and tasks.
+  void plan_job(Job& job);
+  void run_job(const Job& job);
+  void run_paths_level(std::size_t level, const std::vector<VendorWeights>& weights,
+                       const std::int32_t* paths, std::int64_t batch, const std::byte* in,
+                       std::byte* out);
+  // Samples [first, first + count) of all inputs laid end to end, converted to the compute type.
+  void load_samples(const Batch& batch, std::int64_t first, std::int64_t count,
+                    std::byte* out) const;
+  // The packed weights of a vendor; made into the thread's own buffer when on demand.
+  const std::byte* vendor_panels(Workspace& workspace, std::size_t level,
+                                 const std::vector<VendorWeights>& weights, std::int64_t vendor);
+  void run_vendor(Workspace& workspace, std::size_t level,
+                  const std::vector<VendorWeights>& weights, std::int64_t vendor, RunArgs args);
+
+  std::vector<std::shared_ptr<Model>> models_;
+  const DType dtype_;
+  const std::int64_t element_bytes_;
+  const KernelTable& kernels_;
+  const TypedKernels& typed_;
+  std::shared_ptr<ThreadPool> pool_;
+  std::vector<Program> programs_;
+  bool whole_batch_ = false;
+  bool on_demand_ = false;      // panels of all vendors would not fit the budget
+  std::vector<Buffer> panels_;  // per level, (V, packed_bytes)
+  std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread
+};
+
+}  // namespace marketplace::cpu

@@ -1,0 +1,86 @@
+#include "cpu/job.h"
+
+#include <algorithm>
+
+namespace marketplace::cpu {
+namespace {
+
+Job::Children children_of(const Plan::Level& level, std::int64_t parents) {
+  Job::Children children;
+  children.begin.assign(parents + 1, 0);
+  for (std::int32_t parent : level.parent) ++children.begin[parent + 1];
+  for (std::int64_t r = 0; r < parents; ++r) children.begin[r + 1] += children.begin[r];
+  children.rows.resize(level.parent.size());
+  std::vector<std::int64_t> next(children.begin.begin(), children.begin.end() - 1);
+  for (std::size_t r = 0; r < level.parent.size(); ++r)
+    children.rows[next[level.parent[r]]++] = static_cast<std::int32_t>(r);
+  return children;
+}
+
+void mark_used(Job& job) {
+  const auto& levels = job.plan->levels;
+  job.used.resize(levels.size());
+  job.used.back().assign(levels.back().vendor.size(), 1);
+  for (std::size_t i = levels.size() - 1; i-- > 0;) {
+    job.used[i].assign(levels[i].vendor.size(), 0);
+    for (std::size_t r = 0; r < levels[i + 1].parent.size(); ++r)
+      if (job.used[i + 1][r]) job.used[i][levels[i + 1].parent[r]] = 1;
+  }
+}
+
+// The row that continues the leader's path, else the first used row of vendor 0.
+void find_leader(Job& job) {
+  std::int64_t above = -1;
+  for (std::size_t i = 0; i < job.plan->levels.size(); ++i) {
+    const Plan::Level& level = job.plan->levels[i];
+    std::int64_t found = -1;
+    for (std::size_t r = 0; r < level.vendor.size(); ++r) {
+      if (level.vendor[r] != 0 || !job.used[i][r]) continue;
+      if (found < 0) found = static_cast<std::int64_t>(r);
+      if (i == 0 || level.parent[r] != above) continue;
+      found = static_cast<std::int64_t>(r);
+      break;
+    }
+    job.leader_row.push_back(found);
+    above = found;
+  }
+}
+
+// Cost of every root's subtree for one sample.
+std::vector<std::int64_t> subtree_costs(const Job& job, const std::vector<std::int64_t>& flops) {
+  std::vector<std::int64_t> below;
+  for (std::size_t i = job.plan->levels.size(); i-- > 0;) {
+    std::vector<std::int64_t> cost(job.plan->levels[i].vendor.size(), 0);
+    for (std::size_t r = 0; r < cost.size(); ++r) {
+      if (!job.used[i][r]) continue;
+      cost[r] = flops[i] + 1;
+      if (i + 1 == job.plan->levels.size()) continue;
+      const Job::Children& children = job.children[i];
+      for (std::int64_t c = children.begin[r]; c < children.begin[r + 1]; ++c)
+        cost[r] += below[children.rows[c]];
+    }
+    below = std::move(cost);
+  }
+  return below;
+}
+
+}  // namespace
+
+void schedule(Job& job, const std::vector<std::int64_t>& flops) {
+  const auto& levels = job.plan->levels;
+  for (std::size_t i = 0; i + 1 < levels.size(); ++i)
+    job.children.push_back(
+        children_of(levels[i + 1], static_cast<std::int64_t>(levels[i].vendor.size())));
+  mark_used(job);
+  find_leader(job);
+  const std::vector<std::int64_t> costs = subtree_costs(job, flops);
+  std::vector<std::int64_t> roots;
+  for (std::size_t r = 0; r < costs.size(); ++r)
+    if (job.used[0][r]) roots.push_back(static_cast<std::int64_t>(r));
+  std::stable_sort(roots.begin(), roots.end(),
+                   [&](std::int64_t a, std::int64_t b) { return costs[a] > costs[b]; });
+  for (std::int64_t root : roots)
+    for (std::int64_t chunk = 0; chunk < job.chunks; ++chunk) job.tasks.push_back({root, chunk});
+}
+
+}  // namespace marketplace::cpu

@@ -1,0 +1,45 @@
+// One call's work, cut into tasks: subtrees of the plan's forest on chunks of the batch.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "backend.h"
+
+namespace marketplace::cpu {
+
+// Takes the last spec's results of one path for samples [first, first + count) of a chunk.
+using Sink = std::function<void(std::int64_t chunk, std::int64_t path, std::int64_t first,
+                                std::int64_t count, const std::byte* values)>;
+
+struct Job {
+  struct Task {
+    std::int64_t root, chunk;
+  };
+  // Rows of level i + 1 below row r of level i: children[i][begin[i][r] .. begin[i][r + 1]).
+  struct Children {
+    std::vector<std::int64_t> begin;
+    std::vector<std::int32_t> rows;
+  };
+
+  const Plan* plan = nullptr;
+  const std::vector<VendorWeights>* weights = nullptr;
+  const Batch* batch = nullptr;
+  Sink sink;
+  bool inference = false;
+  LeaderStatistics* leader = nullptr;
+  std::int64_t tile = 1, chunks = 1;
+
+  std::vector<Children> children;
+  std::vector<std::vector<char>> used;   // rows that lead to a path
+  std::vector<std::int64_t> leader_row;  // per level, -1 where no used row is the leader's
+  std::vector<Task> tasks;               // the most costly first
+
+  std::int64_t tiles() const { return (batch->size + tile - 1) / tile; }
+};
+
+// Fills children, used, leader_row and tasks. flops: of one sample, per level.
+void schedule(Job& job, const std::vector<std::int64_t>& flops);
+
+}  // namespace marketplace::cpu

@@ -1,0 +1,214 @@
+// Convolution and linear layers as one indirect matrix product (after M. Dukhan, "The indirect
+// convolution algorithm", 2019): rows are output pixels, each with a pointer into the channels-last
+// image; columns are output channels in packed panels; the k axis falls into runs that are
+// contiguous in the image, so no patch is ever copied.
+#pragma once
+
+#include "cpu/kernels/simd.h"
+#include "cpu/kernels/table.h"
+
+namespace {
+
+using marketplace::cpu::ContractArgs;
+using marketplace::cpu::PackArgs;
+
+constexpr int kBlockColumns = kVectorFloats * kTileVectors;
+
+// Elements of one column of a run as stored in a panel: bfloat16 pads odd runs to whole pairs.
+MP_INLINE std::int64_t stored_length(std::int64_t run_length, const float*) {
+  return run_length;
+}
+MP_INLINE std::int64_t stored_length(std::int64_t run_length, const BFloat16*) {
+  return (run_length + 1) / 2 * 2;
+}
+
+// acc[i][j] += in rows * panel columns over one run; returns the panel behind it.
+template <int Rows, int Vectors>
+MP_INLINE const float* accumulate_run(const float* const* in, std::int64_t length,
+                                      const float* panel, Vec (&acc)[Rows][Vectors]) {
+  for (std::int64_t k = 0; k < length; ++k) {
+    Vec w[Vectors];
+    for (int j = 0; j < Vectors; ++j) w[j] = load(panel + j * kVectorFloats);
+    panel += Vectors * kVectorFloats;
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const Vec x = broadcast(in[i][k]);
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(x, w[j], acc[i][j]);
+    }
+  }
+  return panel;
+}
+
+template <int Rows, int Vectors>
+MP_INLINE const BFloat16* accumulate_run(const BFloat16* const* in, std::int64_t length,
+                                         const BFloat16* panel, Vec (&acc)[Rows][Vectors]) {
+  std::int64_t k = 0;
+  for (; k + 1 < length; k += 2) {
+    VecU w[Vectors];
+    for (int j = 0; j < Vectors; ++j) w[j] = load_words(panel + j * 2 * kVectorFloats);
+    panel += Vectors * 2 * kVectorFloats;
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const VecU x = load_pair(in[i] + k) - VecU{};
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = dot_pairs(w[j], x, acc[i][j]);
+    }
+  }
+  if (k < length) {  // the odd last element alone: its neighbour belongs to somebody else
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) {
+      const VecU x = static_cast<std::uint32_t>(in[i][k].bits) - VecU{};
+      for (int j = 0; j < Vectors; ++j)
+        acc[i][j] = dot_pairs(load_words(panel + j * 2 * kVectorFloats), x, acc[i][j]);
+    }
+    panel += Vectors * 2 * kVectorFloats;
+  }
+  return panel;
+}
+
+template <class T>
+MP_INLINE void store_columns(T* out, const float* values, int columns) {
+  for (int c = 0; c < columns; ++c) from_float(values[c], out[c]);
+}
+
+template <int Vectors>
+MP_INLINE void store_row(float* out, const Vec (&acc)[Vectors], int columns) {
+  if (columns == Vectors * kVectorFloats) {
+    for (int j = 0; j < Vectors; ++j) store(out + j * kVectorFloats, acc[j]);
+    return;
+  }
+  float spill[Vectors * kVectorFloats];
+  for (int j = 0; j < Vectors; ++j) store(spill + j * kVectorFloats, acc[j]);
+  store_columns(out, spill, columns);
+}
+
+template <int Vectors>
+MP_INLINE void store_row(BFloat16* out, const Vec (&acc)[Vectors], int columns) {
+  float spill[Vectors * kVectorFloats];
+  for (int j = 0; j < Vectors; ++j) store(spill + j * kVectorFloats, acc[j]);
+  if (columns == Vectors * kVectorFloats) {
+    store_columns(out, spill, Vectors * kVectorFloats);
+    return;
+  }
+  store_columns(out, spill, columns);
+}
+
+// One block of Rows output pixels by up to Vectors vectors of columns.
+template <class T, int Rows, int Vectors>
+static void contract_tile(const ContractArgs& args, const T* const* rows, const T* panel,
+                          std::int64_t first_column, int columns, T* out) {
+  Vec acc[Rows][Vectors];
+  float bias[Vectors * kVectorFloats] = {};
+  if (args.bias)
+    for (int c = 0; c < columns; ++c) bias[c] = args.bias[first_column + c];
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+    for (int j = 0; j < Vectors; ++j) acc[i][j] = load(bias + j * kVectorFloats);
+  for (std::int64_t r = 0; r < args.runs; ++r) {
+    const T* in[Rows];
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i) in[i] = rows[i] + args.run_offset[r];
+    panel = accumulate_run<Rows, Vectors>(in, args.run_length, panel, acc);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i) {
+    if (args.relu)
+      for (int j = 0; j < Vectors; ++j) acc[i][j] = max(acc[i][j], Vec{});
+    store_row<Vectors>(out + i * args.out_row_stride, acc[i], columns);
+  }
+}
+
+template <class T>
+using TileFunction = void (*)(const ContractArgs&, const T* const*, const T*, std::int64_t, int,
+                              T*);
+
+// Row counts below the full tile go through the next smaller sizes, so few kernels cover them all.
+template <class T, int Vectors>
+MP_INLINE std::int64_t run_tile(const ContractArgs& args, const T* const* rows, std::int64_t left,
+                                const T* panel, std::int64_t column, int columns, T* out) {
+  if (left >= kTileRows) {
+    contract_tile<T, kTileRows, Vectors>(args, rows, panel, column, columns, out);
+    return kTileRows;
+  }
+  if (left >= 4) {
+    contract_tile<T, 4, Vectors>(args, rows, panel, column, columns, out);
+    return 4;
+  }
+  if (left >= 2) {
+    contract_tile<T, 2, Vectors>(args, rows, panel, column, columns, out);
+    return 2;
+  }
+  contract_tile<T, 1, Vectors>(args, rows, panel, column, columns, out);
+  return 1;
+}
+
+template <class T, int Vectors>
+MP_INLINE void contract_block(const ContractArgs& args, const T* panel, std::int64_t column,
+                              int columns) {
+  const T* rows[kTileRows];
+  const T* in = static_cast<const T*>(args.in);
+  T* out = static_cast<T*>(args.out) + column;
+  const std::int64_t total = args.samples * args.rows;
+  std::int64_t sample = 0, pixel = 0;
+  for (std::int64_t row = 0; row < total;) {
+    const std::int64_t left = total - row;
+    const std::int64_t wanted = left < kTileRows ? left : kTileRows;
+    std::int64_t s = sample, p = pixel;
+    for (std::int64_t i = 0; i < wanted; ++i) {
+      rows[i] = in + s * args.sample_stride + args.row_offset[p];
+      if (++p == args.rows) p = 0, ++s;
+    }
+    const std::int64_t done = run_tile<T, Vectors>(args, rows, left, panel, column, columns,
+                                                   out + row * args.out_row_stride);
+    row += done;
+    pixel += done;
+    while (pixel >= args.rows) pixel -= args.rows, ++sample;
+  }
+}
+
+template <class T>
+void contract(const ContractArgs& args) {
+  const T* panel = static_cast<const T*>(args.panel);
+  const std::int64_t depth = args.runs * stored_length(args.run_length, panel);
+  for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
+    const std::int64_t left = args.columns - column;
+    const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
+    if (columns > kVectorFloats)
+      contract_block<T, kTileVectors>(args, panel, column, columns);
+    else
+      contract_block<T, 1>(args, panel, column, columns);
+    panel += depth * (columns > kVectorFloats ? kBlockColumns : kVectorFloats);
+  }
+}
+
+// Columns `first` to `first + columns` of the weights into a panel block of `width` columns.
+template <class T>
+MP_INLINE void pack_block(const PackArgs& args, std::int64_t first, int columns, int width,
+                          T* panel) {
+  const int steps = sizeof(T) == 2 ? 2 : 1;  // bfloat16 interleaves pairs of steps
+  const std::int64_t stored = stored_length(args.run_length, panel);
+  for (std::int64_t r = 0; r < args.runs; ++r) {
+    const std::int64_t* source = args.source + r * args.run_length;
+    for (std::int64_t k = 0; k < stored; ++k) {
+      T* out = panel + (r * stored + k / steps * steps) * width + k % steps;
+      const bool real = k < args.run_length;
+      const float* in = args.weights + first * args.column_stride + (real ? source[k] : 0);
+      for (int c = 0; c < width; ++c)
+        from_float(real && c < columns ? in[c * args.column_stride] : 0.0f, out[c * steps]);
+    }
+  }
+}
+
+template <class T>
+void pack_panel(const PackArgs& args) {
+  T* panel = static_cast<T*>(args.panel);
+  const std::int64_t depth = args.runs * stored_length(args.run_length, panel);
+  for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
+    const std::int64_t left = args.columns - column;
+    const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
+    const int width = columns > kVectorFloats ? kBlockColumns : kVectorFloats;
+    pack_block<T>(args, column, columns, width, panel);
+    panel += depth * width;
+  }
+}
+
+}  // namespace

@@ -1,0 +1,136 @@
+// Elementwise ops, conversions and layouts: simple loops that the compiler vectorises.
+#pragma once
+
+#include <cmath>
+
+#include "cpu/kernels/simd.h"
+#include "cpu/kernels/table.h"
+
+namespace {
+
+using marketplace::cpu::Unary;
+
+template <class T, class Function>
+MP_INLINE void map(const void* in, void* out, std::int64_t count, Function function) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  for (std::int64_t i = 0; i < count; ++i) from_float(function(to_float(x[i])), y[i]);
+}
+
+template <class T>
+void unary(Unary kind, const void* in, void* out, std::int64_t count) {
+  switch (kind) {
+    case Unary::relu: map<T>(in, out, count, [](float x) { return x < 0 ? 0.0f : x; }); break;
+    case Unary::gelu:  // x Phi(x)
+      map<T>(in, out, count, [](float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); });
+      break;
+    case Unary::gelu_tanh:
+      map<T>(in, out, count, [](float x) {
+        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+      });
+      break;
+    case Unary::sigmoid:
+      map<T>(in, out, count, [](float x) { return 1.0f / (1.0f + expf(-x)); });
+      break;
+    case Unary::tanh: map<T>(in, out, count, [](float x) { return tanhf(x); }); break;
+  }
+}
+
+template <class T>
+void affine(float scale, float shift, const void* in, void* out, std::int64_t count) {
+  map<T>(in, out, count, [=](float x) { return scale * x + shift; });
+}
+
+template <class T>
+void add(const void* a, const void* b, void* out, std::int64_t count) {
+  const T* x = static_cast<const T*>(a);
+  const T* y = static_cast<const T*>(b);
+  T* z = static_cast<T*>(out);
+  for (std::int64_t i = 0; i < count; ++i) from_float(to_float(x[i]) + to_float(y[i]), z[i]);
+}
+
+template <class T>
+void multiply(const void* a, const void* b, void* out, std::int64_t count) {
+  const T* x = static_cast<const T*>(a);
+  const T* y = static_cast<const T*>(b);
+  T* z = static_cast<T*>(out);
+  for (std::int64_t i = 0; i < count; ++i) from_float(to_float(x[i]) * to_float(y[i]), z[i]);
+}
+
+template <class T>
+void transpose(const void* in, void* out, std::int64_t samples, std::int64_t a, std::int64_t b) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  for (std::int64_t s = 0; s < samples; ++s, x += a * b, y += a * b)
+    for (std::int64_t j = 0; j < b; ++j)
+      for (std::int64_t i = 0; i < a; ++i) y[j * a + i] = x[i * b + j];
+}
+
+template <class T>
+void mean(const void* in, void* out, std::int64_t outer, std::int64_t axis, std::int64_t inner) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  for (std::int64_t o = 0; o < outer; ++o)
+    for (std::int64_t i = 0; i < inner; ++i) {
+      double sum = 0;
+      for (std::int64_t k = 0; k < axis; ++k) sum += to_float(x[(o * axis + k) * inner + i]);
+      from_float(static_cast<float>(sum / static_cast<double>(axis)), y[o * inner + i]);
+    }
+}
+
+template <class T>
+void pad(const void* in, void* out, std::int64_t samples, std::int64_t height, std::int64_t width,
+         std::int64_t channels, std::int64_t pad_h, std::int64_t pad_w) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  const std::int64_t line = width * channels, padded = line + 2 * pad_w * channels;
+  for (std::int64_t s = 0; s < samples; ++s) {
+    std::memset(static_cast<void*>(y), 0, sizeof(T) * pad_h * padded);
+    y += pad_h * padded;
+    for (std::int64_t h = 0; h < height; ++h, x += line, y += padded) {
+      std::memset(static_cast<void*>(y), 0, sizeof(T) * pad_w * channels);
+      std::memcpy(static_cast<void*>(y + pad_w * channels), x, sizeof(T) * line);
+      std::memset(static_cast<void*>(y + pad_w * channels + line), 0, sizeof(T) * pad_w * channels);
+    }
+    std::memset(static_cast<void*>(y), 0, sizeof(T) * pad_h * padded);
+    y += pad_h * padded;
+  }
+}
+
+template <class T>
+void convert_from_float(const float* in, void* out, std::int64_t count) {
+  T* y = static_cast<T*>(out);
+  for (std::int64_t i = 0; i < count; ++i) from_float(in[i], y[i]);
+}
+
+template <class T>
+void convert_from_uint8(const std::uint8_t* in, void* out, std::int64_t count) {
+  T* y = static_cast<T*>(out);
+  for (std::int64_t i = 0; i < count; ++i) from_float(static_cast<float>(in[i]), y[i]);
+}
+
+template <class T>
+void convert_to_float(const void* in, float* out, std::int64_t count) {
+  const T* x = static_cast<const T*>(in);
+  for (std::int64_t i = 0; i < count; ++i) out[i] = to_float(x[i]);
+}
+
+// log(sum exp(x)) - x[label], shifted by the maximum.
+template <class T>
+double cross_entropy(const void* logits, const std::int32_t* labels, std::int64_t samples,
+                     std::int64_t classes, bool has_ignore, std::int32_t ignore) {
+  const T* x = static_cast<const T*>(logits);
+  double total = 0;
+  for (std::int64_t s = 0; s < samples; ++s, x += classes) {
+    if (has_ignore && labels[s] == ignore) continue;
+    float largest = to_float(x[0]);
+    for (std::int64_t c = 1; c < classes; ++c)
+      if (to_float(x[c]) > largest) largest = to_float(x[c]);
+    float sum = 0;
+    for (std::int64_t c = 0; c < classes; ++c) sum += expf(to_float(x[c]) - largest);
+    total += static_cast<double>(logf(sum)) + (largest - to_float(x[labels[s]]));
+  }
+  return total;
+}
+
+}  // namespace

@@ -1,0 +1,115 @@
+// The kernels of one instruction set, as a table of functions. This header is all that the rest of
+// the CPU backend knows of them. Elements T are float or bfloat16; everything sums in float32.
+#pragma once
+
+#include <cstdint>
+
+namespace marketplace::cpu {
+
+// out[s, r, o] = act(bias[o] + sum over runs j, steps k of in[s, row_offset[r] + run_offset[j] + k]
+// * w[j, k, o]): a convolution over a channels-last image, or a linear layer.
+struct ContractArgs {
+  const void* in;
+  std::int64_t sample_stride;  // elements between samples of `in`
+  std::int64_t samples;
+  const std::int64_t* row_offset;  // (rows) of one sample
+  std::int64_t rows;
+  const std::int64_t* run_offset;  // (runs)
+  std::int64_t runs, run_length;
+  const void* panel;  // weights as packed by pack_panel
+  std::int64_t columns;
+  const float* bias;  // (columns) or null
+  bool relu;
+  void* out;                    // element (0, 0, 0)
+  std::int64_t out_row_stride;  // elements; rows of all samples follow one another
+};
+
+// w (columns, runs * run_length) row-major, the k-th product reading element source[k] -> panels of
+// up to vector_floats * tile_vectors columns, [block][run][step][column]; bfloat16 interleaves two
+// steps, an odd run ends in a zero.
+struct PackArgs {
+  const float* weights;
+  std::int64_t columns, column_stride;  // elements between columns of `weights`
+  const std::int64_t* source;           // (runs * run_length)
+  std::int64_t runs, run_length;
+  void* panel;
+};
+
+struct PoolArgs {
+  const void* in;  // (samples, H, W, C)
+  void* out;       // (samples, out_h, out_w, C)
+  std::int64_t samples, height, width, channels, out_height, out_width;
+  std::int64_t kernel[2], stride[2], padding[2], dilation[2];
+  bool count_include_pad;
+};
+
+// Normalises (rows, channels) per channel over rows, or per row over a line; see norm.h.
+struct NormArgs {
+  const void* in;
+  void* out;
+  std::int64_t groups, rows, channels;  // statistics per (group, channel) over rows
+  const float* weight;                  // (channels) or null
+  const float* bias;
+  float eps;
+  float* mean;  // (channels): given if `fixed`, else left behind, of the last group
+  float* variance;
+  bool fixed;
+};
+
+enum class Unary : int { relu, gelu, gelu_tanh, sigmoid, tanh };
+
+// Kernels that exist once per element type.
+struct TypedKernels {
+  void (*contract)(const ContractArgs&);
+  void (*pack_panel)(const PackArgs&);
+  void (*max_pool)(const PoolArgs&);
+  void (*avg_pool)(const PoolArgs&);
+  void (*channel_norm)(
+      const NormArgs&);                 // instance_norm: a group per sample; batch_norm: one group
+  void (*layer_norm)(const NormArgs&);  // a group per line of `channels` elements, rows ignored
+  void (*unary)(Unary kind, const void* in, void* out, std::int64_t count);
+  void (*affine)(float scale, float shift, const void* in, void* out, std::int64_t count);
+  void (*add)(const void* a, const void* b, void* out, std::int64_t count);
+  void (*multiply)(const void* a, const void* b, void* out, std::int64_t count);
+  // (samples, a, b) -> (samples, b, a): planar (C, HW) <-> channels-last (HW, C)
+  void (*transpose)(const void* in, void* out, std::int64_t samples, std::int64_t a,
+                    std::int64_t b);
+  // (outer, axis, inner) -> (outer, inner) means
+  void (*mean)(const void* in, void* out, std::int64_t outer, std::int64_t axis,
+               std::int64_t inner);
+  // (samples, H, W, C) -> (samples, H + 2ph, W + 2pw, C), zeros around
+  void (*pad)(const void* in, void* out, std::int64_t samples, std::int64_t height,
+              std::int64_t width, std::int64_t channels, std::int64_t pad_h, std::int64_t pad_w);
+  void (*from_float)(const float* in, void* out, std::int64_t count);
+  void (*from_uint8)(const std::uint8_t* in, void* out, std::int64_t count);
+  void (*to_float)(const void* in, float* out, std::int64_t count);
+  // sum over samples of the cross-entropy of logits (samples, classes); labels equal to `ignore`
+  // (when has_ignore) count nothing
+  double (*cross_entropy)(const void* logits, const std::int32_t* labels, std::int64_t samples,
+                          std::int64_t classes, bool has_ignore, std::int32_t ignore);
+};
+
+struct KernelTable {
+  const char* name;
+  int vector_floats, tile_vectors;
+  TypedKernels float32, bfloat16;
+
+  // Blocks [first, first + count) of a tensor of n = 2 half (or one less) numbers at `counter`:
+  // lane 0 of block j is element j, lane 1 element half + j; element j of lane1 is not written if
+  // half + j >= n.
+  // out = base + delta
+  void (*perturb)(std::uint64_t seed, std::uint32_t counter, float amplitude, const float* base,
+                  float* out, std::int64_t n);
+  // out0[j], out1[j] += coefficient * delta, for blocks [first, first + count)
+  void (*accumulate_delta)(std::uint64_t seed, std::uint32_t counter, float amplitude,
+                           float coefficient, std::int64_t half, std::int64_t first,
+                           std::int64_t count, float* out0, float* out1);
+  // raw words of blocks [first, first + count)
+  void (*random_words)(std::uint64_t seed, std::uint32_t counter, std::int64_t half,
+                       std::int64_t first, std::int64_t count, std::uint32_t* out0,
+                       std::uint32_t* out1);
+  // out = a + scale * b
+  void (*add_scaled)(const float* a, const float* b, float scale, float* out, std::int64_t count);
+};
+
+}  // namespace marketplace::cpu

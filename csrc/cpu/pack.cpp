@@ -1,0 +1,67 @@
+// One vendor's weights, made from the base weights and the vendor's delta on the way into panels.
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/program.h"
+
+namespace marketplace::cpu {
+
+void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
+                      std::int64_t vendor, int id, float* out) {
+  const float* base = model.data(id);
+  const std::int64_t count = model.size(id), offset = model.offset(id);
+  switch (weights.kind) {
+    case VendorWeights::Kind::base: break;
+    case VendorWeights::Kind::seeded:
+      if (weights.seeds[vendor] == 0) break;
+      kernels.perturb(weights.seeds[vendor], model.counter(id), weights.amplitude, base, out,
+                      count);
+      return;
+    case VendorWeights::Kind::scaled:
+      kernels.add_scaled(base, weights.values->data() + offset, weights.scales[vendor], out, count);
+      return;
+    case VendorWeights::Kind::explicit_:
+      base = weights.values->data() + vendor * model.parameter_count() + offset;
+      break;
+  }
+  std::copy(base, base + count, out);
+}
+
+namespace {
+
+void pack_contraction(const Step& step, const TypedKernels& typed, const float* weights,
+                      std::byte* panel) {
+  const Contraction& c = step.contraction;
+  PackArgs args{};
+  args.columns = c.columns;
+  args.column_stride = c.column_stride;
+  args.source = c.source.data();
+  args.runs = static_cast<std::int64_t>(c.run_offset.size());
+  args.run_length = c.run_length;
+  for (std::int64_t g = 0; g < c.groups; ++g) {
+    args.weights = weights + g * c.columns * c.column_stride;
+    args.panel = panel + g * c.panel_bytes;
+    typed.pack_panel(args);
+  }
+}
+
+}  // namespace
+
+void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
+                 const Model& model, const VendorWeights& weights, std::int64_t vendor,
+                 float* staging, std::byte* packed) {
+  for (const Step& step : program.steps) {
+    if (step.weight_at >= 0 && step.kind == StepKind::contract) {
+      vendor_parameter(kernels, model, weights, vendor, step.weight, staging);
+      pack_contraction(step, typed, staging, packed + step.weight_at);
+    } else if (step.weight_at >= 0) {
+      vendor_parameter(kernels, model, weights, vendor, step.weight,
+                       reinterpret_cast<float*>(packed + step.weight_at));
+    }
+    if (step.bias_at >= 0)
+      vendor_parameter(kernels, model, weights, vendor, step.bias,
+                       reinterpret_cast<float*>(packed + step.bias_at));
+  }
+}
+
+}  // namespace marketplace::cpu

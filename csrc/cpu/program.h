@@ -1,0 +1,106 @@
+// A spec lowered for the CPU: a list of steps over channels-last tiles, where every intermediate
+// lives in one scratch block, and the layout of one vendor's packed weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/kernels/table.h"
+
+namespace marketplace::cpu {
+
+// Images are computed channels-last (H, W, C); everything else is planar: row-major as the user
+// sees.
+enum class Layout { planar, channels_last };
+
+enum class StepKind {
+  contract,  // conv2d and linear
+  instance_norm,
+  batch_norm,
+  layer_norm,
+  unary,
+  affine,
+  add,
+  multiply,
+  max_pool,
+  avg_pool,
+  mean,
+  transpose,
+  pad,
+  copy,
+};
+
+// A convolution or linear layer as an indirect matrix product, for one sample; see ContractArgs.
+struct Contraction {
+  std::vector<std::int64_t> row_offset, run_offset, source;
+  std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
+  std::int64_t group_input = 0;                          // input elements between groups
+  std::int64_t column_stride = 0;                        // weights of one column
+  std::int64_t panel_bytes = 0;                          // of one group
+  bool relu = false;
+};
+
+struct Step {
+  StepKind kind = StepKind::copy;
+  int node = -1;                              // of the graph, for statistics
+  int a = -1, b = -1, out = -1;               // slots
+  int weight = -1, bias = -1;                 // parameter ids
+  std::int64_t weight_at = -1, bias_at = -1;  // bytes into the packed weights, -1 when absent
+  Contraction contraction;
+  PoolArgs pool{};
+  Unary unary = Unary::relu;
+  float scale = 1, shift = 0, eps = 0;
+  std::int64_t rows = 0, channels = 0;          // norms; transpose: (rows, channels) -> swapped
+  std::int64_t outer = 0, axis = 0, inner = 0;  // mean
+  std::int64_t height = 0, width = 0, pad_h = 0, pad_w = 0;  // pad
+};
+
+constexpr int kInputSlot = 0;
+
+struct Slot {
+  std::int64_t size = 0;               // elements of one sample
+  std::int64_t place = 0, offset = 0;  // elements of scratch, rounded up, and where they start
+  int first = 0, last = 0;             // steps between which it holds a value
+};
+
+struct Program {
+  std::vector<Step> steps;
+  std::vector<Slot> slots;
+  int output_slot = 0;
+  Layout output_layout = Layout::planar;
+  Shape output_shape;
+  std::int64_t input_size = 0, output_size = 0, scratch_size = 0;  // elements of one sample
+  std::int64_t packed_bytes = 0, largest_parameter = 0, largest_channels = 1;
+  std::int64_t flops = 0;
+};
+
+Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool planar_output,
+              DType dtype, const KernelTable& kernels);
+
+// One parameter of one vendor, (size,) float32: base weights plus delta.
+void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
+                      std::int64_t vendor, int id, float* out);
+
+// All weights of one vendor as the steps want them. staging: (largest_parameter,).
+void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
+                 const Model& model, const VendorWeights& weights, std::int64_t vendor,
+                 float* staging, std::byte* packed);
+
+struct RunArgs {
+  const Model* model = nullptr;
+  const std::byte* packed = nullptr;
+  std::int64_t samples = 0;
+  const std::byte* in = nullptr;
+  std::byte* out = nullptr;
+  std::byte* scratch = nullptr;                    // scratch_size * samples elements
+  float* statistics = nullptr;                     // 2 * largest_channels
+  bool inference = false;                          // batch norms use running statistics
+  std::vector<BatchStatistics>* leader = nullptr;  // where the leader's statistics go
+};
+
+void run_program(const Program& program, const TypedKernels& typed, std::int64_t element_bytes,
+                 const RunArgs& args);
+
+}  // namespace marketplace::cpu
