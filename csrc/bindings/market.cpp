@@ -1,0 +1,206 @@
+// Engine, VendorWeights, Plan and Market for Python.
+#include "market/market.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "devices.h"
+#include "market/plan.h"
+
+namespace marketplace::bindings {
+namespace {
+
+using Weights = std::vector<VendorWeights>;
+
+std::shared_ptr<const std::vector<float>> shared_values(const Array<float>& values) {
+  return std::make_shared<const std::vector<float>>(to_vector(values));
+}
+
+VendorWeights seeded(const Array<std::uint64_t>& seeds, float amplitude) {
+  if (seeds.ndim() != 1 || seeds.size() < 1)
+    fail("vendors", "seeds (V,)", py::str(seeds.attr("shape")).cast<std::string>());
+  return {VendorWeights::Kind::seeded, seeds.size(), to_vector(seeds), amplitude, {}, {}};
+}
+
+VendorWeights scaled(const Array<float>& direction, const Array<float>& scales) {
+  if (direction.ndim() != 1 || scales.ndim() != 1 || scales.size() < 1)
+    fail("vendors", "direction (n,) and scales (V,)",
+         py::str(direction.attr("shape")).cast<std::string>() + " and " +
+             py::str(scales.attr("shape")).cast<std::string>());
+  return {VendorWeights::Kind::scaled, scales.size(),           {}, 0,
+          to_vector(scales),           shared_values(direction)};
+}
+
+VendorWeights explicit_values(const Array<float>& values) {
+  if (values.ndim() != 2 || values.shape(0) < 1)
+    fail("vendors", "values (V, n)", py::str(values.attr("shape")).cast<std::string>());
+  return {VendorWeights::Kind::explicit_, values.shape(0), {}, 0, {}, shared_values(values)};
+}
+
+std::string kind_name(const VendorWeights& weights) {
+  switch (weights.kind) {
+    case VendorWeights::Kind::base: return "base";
+    case VendorWeights::Kind::seeded: return "seeded";
+    case VendorWeights::Kind::scaled: return "scaled";
+    case VendorWeights::Kind::explicit_: return "explicit";
+  }
+  return "?";
+}
+
+void bind_weights(py::module_& module) {
+  py::class_<VendorWeights>(module, "VendorWeights")
+      .def_static(
+          "base",
+          [](std::int64_t count) {
+            if (count < 1) fail("vendors", "vendor_count of at least 1", std::to_string(count));
+            VendorWeights weights;
+            weights.count = count;
+            return weights;
+          },
+          py::arg("count"))
+      .def_static("seeded", &seeded, py::arg("seeds"), py::arg("amplitude"))
+      .def_static("scaled", &scaled, py::arg("direction"), py::arg("scales"))
+      .def_static("explicit", &explicit_values, py::arg("values"))
+      .def_property_readonly("count", [](const VendorWeights& self) { return self.count; })
+      .def_property_readonly("kind", &kind_name);
+}
+
+BoundPlan bind_tree(const std::vector<std::int64_t>& counts,
+                    const std::vector<std::optional<Array<std::int32_t>>>& sampled) {
+  std::vector<std::vector<std::int32_t>> rows(counts.size());
+  if (sampled.size() > counts.size())
+    fail("plan", std::to_string(counts.size()) + " specs", std::to_string(sampled.size()));
+  for (std::size_t i = 0; i < sampled.size(); ++i) {
+    if (!sampled[i]) continue;
+    if (sampled[i]->ndim() != 2 || sampled[i]->shape(0) != counts[i] || sampled[i]->size() < 1)
+      fail("plan", "sampled upstreams (" + std::to_string(counts[i]) + ", k)",
+           py::str(sampled[i]->attr("shape")).cast<std::string>());
+    rows[i] = to_vector(*sampled[i]);
+  }
+  return {tree_plan(counts, rows), false};
+}
+
+void bind_plan(py::module_& module) {
+  py::class_<BoundPlan>(module, "Plan")
+      .def_static("tree", &bind_tree, py::arg("vendor_counts"), py::arg("sampled"))
+      .def_static(
+          "star",
+          [](const std::vector<std::int64_t>& counts) {
+            return BoundPlan{star_plan(counts), false};
+          },
+          py::arg("vendor_counts"))
+      .def_static(
+          "rows",
+          [](const Array<std::int32_t>& vendors, const Array<std::int32_t>& inputs) {
+            return BoundPlan{row_plan(to_vector(vendors), to_vector(inputs)), true};
+          },
+          py::arg("vendors"), py::arg("inputs"))
+      .def_property_readonly("path_count",
+                             [](const BoundPlan& self) { return self.plan.path_count(); })
+      .def_property_readonly("paths", [](const BoundPlan& self) {
+        return to_array(plan_paths(self.plan), {self.plan.path_count(),
+                                                static_cast<py::ssize_t>(self.plan.levels.size())});
+      });
+}
+
+Array<float> market_forward(Market& self, const BoundPlan& plan, const Weights& weights,
+                            const py::array& x) {
+  const Batch batch = borrow_batch(x, plan.stacked, plan.plan.input_count);
+  Array<float> out =
+      output_array({plan.plan.path_count(), batch.size}, self.output_shape(batch.sample_shape));
+  float* data = out.mutable_data();
+  const py::gil_scoped_release release;
+  self.forward(plan.plan, weights, batch, data);
+  return out;
+}
+
+Array<float> market_losses(Market& self, const BoundPlan& plan, const Weights& weights,
+                           const py::array& x, const Array<std::int32_t>& labels,
+                           std::optional<std::int32_t> ignore_index) {
+  const Batch batch = borrow_batch(x, plan.stacked, plan.plan.input_count);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  Array<float> out(plan.plan.path_count());
+  float* data = out.mutable_data();
+  const py::gil_scoped_release release;
+  self.losses(plan.plan, weights, batch, borrowed, data);
+  return out;
+}
+
+Array<float> market_infer(Market& self, const py::array& x) {
+  const Batch batch = borrow_batch(x, false, 1);
+  Array<float> out = output_array({batch.size}, self.output_shape(batch.sample_shape));
+  float* data = out.mutable_data();
+  const py::gil_scoped_release release;
+  self.infer(batch, data);
+  return out;
+}
+
+Array<float> market_forward_paths(Market& self, const Weights& weights, const py::array& x,
+                                  const Array<std::int32_t>& paths) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const auto depth = static_cast<py::ssize_t>(self.models().size());
+  if (paths.ndim() != 2 || paths.shape(0) != batch.size || paths.shape(1) != depth)
+    fail("forward_with_paths",
+         "paths (" + std::to_string(batch.size) + ", " + std::to_string(depth) + ")",
+         py::str(paths.attr("shape")).cast<std::string>());
+  Array<float> out = output_array({batch.size}, self.output_shape(batch.sample_shape));
+  float* data = out.mutable_data();
+  const std::int32_t* indices = paths.data();
+  const py::gil_scoped_release release;
+  self.forward_paths(weights, batch, indices, data);
+  return out;
+}
+
+Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& weights) {
+  const Model& model = self.model(spec);
+  Array<float> out({weights.count, model.parameter_count()});
+  for (std::int64_t v = 0; v < weights.count; ++v)
+    self.backend().delta(model, weights, v, out.mutable_data() + v * model.parameter_count());
+  return out;
+}
+
+void bind_engine(py::module_& module) {
+  py::class_<Backend, std::shared_ptr<Backend>>(module, "Engine")
+      .def(py::init(&make_backend), py::arg("device") = "auto", py::arg("dtype") = "float32",
+           py::arg("threads") = 0)
+      .def_property_readonly("device", &Backend::device)
+      .def_property_readonly("dtype", [](const Backend& self) { return to_string(self.dtype()); })
+      .def_property_readonly("threads", &Backend::threads);
+}
+
+}  // namespace
+
+void bind_market(py::module_& module) {
+  bind_engine(module);
+  bind_weights(module);
+  bind_plan(module);
+  py::class_<Market, std::shared_ptr<Market>>(module, "Market")
+      .def(py::init<std::shared_ptr<Backend>, std::vector<std::shared_ptr<Model>>>(),
+           py::arg("engine"), py::arg("models"))
+      .def_property_readonly("engine",
+                             [](Market& self) { return self.backend().shared_from_this(); })
+      .def(
+          "output_shape",
+          [](const Market& self, const Shape& input) {
+            return py::tuple(py::cast(self.output_shape(input)));
+          },
+          py::arg("input_shape"))
+      .def(
+          "flops",
+          [](const Market& self, const BoundPlan& plan, const Shape& input) {
+            return self.flops(plan.plan, input);
+          },
+          py::arg("plan"), py::arg("input_shape"))
+      .def("forward", &market_forward, py::arg("plan"), py::arg("weights"), py::arg("x"))
+      .def("losses", &market_losses, py::arg("plan"), py::arg("weights"), py::arg("x"),
+           py::arg("labels"), py::arg("ignore_index"))
+      .def("infer", &market_infer, py::arg("x"))
+      .def("forward_paths", &market_forward_paths, py::arg("weights"), py::arg("x"),
+           py::arg("paths"))
+      .def("apply_vendor", &Market::apply_vendor, py::arg("spec"), py::arg("weights"),
+           py::arg("vendor"))
+      .def("delta", &market_delta, py::arg("spec"), py::arg("weights"));
+}
+
+}  // namespace marketplace::bindings

@@ -1,0 +1,206 @@
+// The optimizer for Python.
+#include "market/optimizer.h"
+
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/bindings.h"
+#include "market/plan.h"
+
+namespace marketplace::bindings {
+namespace {
+
+using OptionalSeeds = std::optional<std::vector<Array<std::uint64_t>>>;
+
+std::vector<std::vector<std::uint64_t>> seed_vectors(const std::vector<Array<std::uint64_t>>& all) {
+  std::vector<std::vector<std::uint64_t>> seeds;
+  for (const auto& spec : all) seeds.push_back(to_vector(spec));
+  return seeds;
+}
+
+std::shared_ptr<Optimizer> make_optimizer(std::shared_ptr<Market> market,
+                                          const std::vector<std::int64_t>& vendor_counts,
+                                          const std::vector<std::int64_t>& upstream_sampling,
+                                          const std::string& plan, float learning_rate,
+                                          std::optional<float> probe_scale,
+                                          std::optional<float> meta_learning_rate,
+                                          std::uint64_t seed, const OptionalSeeds& seeds) {
+  std::optional<std::vector<std::vector<std::uint64_t>>> given;
+  if (seeds) given = seed_vectors(*seeds);
+  const OptimizerOptions options{plan_kind(plan), learning_rate, probe_scale, meta_learning_rate,
+                                 seed};
+  return std::make_shared<Optimizer>(std::move(market), vendor_counts, upstream_sampling, options,
+                                     given);
+}
+
+Array<std::int32_t> path_array(Optimizer& self) {
+  const Plan& plan = self.plan();
+  return to_array(plan_paths(plan),
+                  {plan.path_count(), static_cast<py::ssize_t>(plan.levels.size())});
+}
+
+py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+                std::optional<std::int32_t> ignore_index) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  std::vector<float> losses;
+  {
+    const py::gil_scoped_release release;
+    losses = self.probe(batch, borrowed);
+  }
+  return py::make_tuple(to_array(losses), path_array(self));
+}
+
+py::tuple forward(Optimizer& self, const py::array& x) {
+  const Batch batch = borrow_batch(x, false, 1);
+  Array<float> out = output_array({self.plan().path_count(), batch.size},
+                                  self.market().output_shape(batch.sample_shape));
+  float* data = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    self.forward(batch, data);
+  }
+  return py::make_tuple(out, path_array(self));
+}
+
+std::vector<std::int32_t> path_vector(const Optimizer& self, const Array<std::int32_t>& paths) {
+  const auto depth = static_cast<py::ssize_t>(self.specs().size());
+  if (paths.ndim() != 2 || paths.shape(1) != depth)
+    fail("step", "paths (P, " + std::to_string(depth) + ")",
+         py::str(paths.attr("shape")).cast<std::string>());
+  return to_vector(paths);
+}
+
+py::tuple direction(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+                    const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  bool degenerate = false;
+  Directions directions;
+  {
+    const py::gil_scoped_release release;
+    directions = self.direction(losses, rows, unit, degenerate);
+  }
+  py::list out;
+  for (const auto& values : directions) out.append(to_array(values));
+  return py::make_tuple(out, degenerate);
+}
+
+Directions direction_vectors(const std::vector<Array<float>>& arrays) {
+  Directions directions;
+  for (const auto& array : arrays) directions.push_back(to_vector(array));
+  return directions;
+}
+
+bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+          const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  const py::gil_scoped_release release;
+  return self.step(losses, rows, unit);
+}
+
+py::list coefficients(const Optimizer& self, const Array<float>& loss,
+                      const Array<std::int32_t>& paths, const std::string& mode) {
+  const Coefficients result =
+      direction_coefficients(self.options.plan, unit_vector_mode(mode), to_vector(loss),
+                             path_vector(self, paths), self.vendor_counts());
+  py::list out;
+  for (const auto& values : result.values) out.append(to_array(values));
+  return out;
+}
+
+py::dict state(const Optimizer& self) {
+  const Optimizer::State state = self.state();
+  py::dict out;
+  out["generation"] = state.generation;
+  out["seed"] = self.options.seed;
+  for (std::size_t i = 0; i < state.seeds.size(); ++i)
+    out[py::str("seeds." + std::to_string(i))] = to_array(state.seeds[i]);
+  out["amplitudes"] = to_array(state.amplitudes);
+  out["learning_rates"] = to_array(state.learning_rates);
+  return out;
+}
+
+void load_state(Optimizer& self, const py::dict& values) {
+  Optimizer::State state;
+  state.generation = values["generation"].cast<std::uint64_t>();
+  const auto seed = values["seed"].cast<std::uint64_t>();
+  for (std::size_t i = 0; i < self.specs().size(); ++i)
+    state.seeds.push_back(
+        to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
+  state.amplitudes = to_vector(values["amplitudes"].cast<Array<float>>());
+  state.learning_rates = to_vector(values["learning_rates"].cast<Array<float>>());
+  self.restore(state);
+  self.options.seed = seed;
+}
+
+void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
+  optimizer
+      .def_property(
+          "learning_rate", [](const Optimizer& self) { return self.options.learning_rate; },
+          [](Optimizer& self, float value) { self.options.learning_rate = value; })
+      .def_property(
+          "probe_scale", [](const Optimizer& self) { return self.options.probe_scale; },
+          [](Optimizer& self, std::optional<float> v) { self.options.probe_scale = v; })
+      .def_property(
+          "meta_learning_rate",
+          [](const Optimizer& self) { return self.options.meta_learning_rate; },
+          [](Optimizer& self, std::optional<float> v) { self.options.meta_learning_rate = v; })
+      .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
+      .def_property_readonly("generation", &Optimizer::generation)
+      .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
+      .def(
+          "seeds",
+          [](const Optimizer& self, std::size_t i) { return to_array(self.specs().at(i).seeds); },
+          py::arg("spec"))
+      .def(
+          "amplitude",
+          [](const Optimizer& self, std::size_t i) { return self.specs().at(i).weights.amplitude; },
+          py::arg("spec"))
+      .def("spec_learning_rate", &Optimizer::learning_rate, py::arg("spec"))
+      .def(
+          "scales",
+          [](const Optimizer& self, std::size_t i) { return to_array(self.specs().at(i).scales); },
+          py::arg("spec"))
+      .def(
+          "weights",
+          [](const Optimizer& self, std::size_t i) { return self.specs().at(i).weights; },
+          py::arg("spec"))
+      .def("state", &state)
+      .def("load_state", &load_state, py::arg("state"));
+}
+
+}  // namespace
+
+void bind_optimizer(py::module_& module) {
+  py::class_<Optimizer, std::shared_ptr<Optimizer>> optimizer(module, "Optimizer");
+  optimizer
+      .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
+           py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
+           py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"))
+      .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
+      .def("forward", &forward, py::arg("x"))
+      .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def(
+          "update_weights",
+          [](Optimizer& self, const std::vector<Array<float>>& directions,
+             const std::optional<std::vector<float>>& learning_rates) {
+            self.update_weights(direction_vectors(directions), learning_rates);
+          },
+          py::arg("directions"), py::arg("learning_rates"))
+      .def("update_seeds", &Optimizer::update_seeds, py::arg("keep_leader"))
+      .def(
+          "update_lr_scales",
+          [](Optimizer& self, const std::vector<Array<float>>& directions) {
+            self.update_lr_scales(direction_vectors(directions));
+          },
+          py::arg("directions"))
+      .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"));
+  bind_state(optimizer);
+}
+
+}  // namespace marketplace::bindings
