@@ -1,0 +1,114 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "market/optimizer.h"
+#include "market/plan.h"
+#include "markets.h"
+
+using namespace marketplace;
+using namespace marketplace::tests;
+
+namespace {
+
+Optimizer make(int threads, PlanKind plan, std::optional<float> meta = std::nullopt) {
+  return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0}, {plan, 0.1f, 0.5f, meta, 11},
+                   std::nullopt);
+}
+
+std::vector<float> weights_after(Optimizer& optimizer, int steps) {
+  const SmallBatch data;
+  for (int t = 0; t < steps; ++t)
+    optimizer.step(optimizer.probe(data.batch(), data.labels()), plan_paths(optimizer.plan()),
+                   UnitVectorMode::per_spec);
+  std::vector<float> all;
+  for (const auto& model : optimizer.market().models())
+    all.insert(all.end(), model->values(), model->values() + model->parameter_count());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("training lowers the loss, with the same bits for any number of threads") {
+  for (PlanKind plan : {PlanKind::tree, PlanKind::star}) {
+    Optimizer one = make(1, plan), three = make(3, plan);
+    const SmallBatch data;
+    const float before = one.probe(data.batch(), data.labels())[0];
+    CHECK(weights_after(one, 30) == weights_after(three, 30));
+    CHECK(one.probe(data.batch(), data.labels())[0] < before);
+  }
+}
+
+TEST_CASE("directions are unit vectors, per spec or as a whole") {
+  Optimizer optimizer = make(2, PlanKind::tree);
+  const SmallBatch data;
+  const auto losses = optimizer.probe(data.batch(), data.labels());
+  const auto paths = plan_paths(optimizer.plan());
+  bool degenerate = true;
+  const auto norm = [](const std::vector<float>& values) {
+    double sum = 0;
+    for (float value : values) sum += static_cast<double>(value) * value;
+    return sum;
+  };
+  for (const auto& spec : optimizer.direction(losses, paths, UnitVectorMode::per_spec, degenerate))
+    CHECK(norm(spec) == doctest::Approx(1).epsilon(1e-5));
+  CHECK_FALSE(degenerate);
+  double whole = 0;
+  for (const auto& spec : optimizer.direction(losses, paths, UnitVectorMode::whole, degenerate))
+    whole += norm(spec);
+  CHECK(whole == doctest::Approx(1).epsilon(1e-5));
+}
+
+TEST_CASE("a step with equal losses moves nothing but the seeds") {
+  Optimizer optimizer = make(1, PlanKind::tree);
+  const auto before = weights_after(optimizer, 0);
+  const auto seeds = optimizer.specs()[0].seeds;
+  const auto paths = plan_paths(optimizer.plan());
+  CHECK(optimizer.step(std::vector<float>(24, 1.0f), paths, UnitVectorMode::whole));
+  CHECK(weights_after(optimizer, 0) == before);
+  CHECK(optimizer.specs()[0].seeds != seeds);
+}
+
+TEST_CASE("state and weights restored go on with the same bits") {
+  Optimizer first = make(1, PlanKind::star), second = make(2, PlanKind::star);
+  const auto middle = weights_after(first, 5);
+  const Optimizer::State state = first.state();
+  std::int64_t offset = 0;
+  for (const auto& model : second.market().models()) {
+    std::copy_n(middle.data() + offset, model->parameter_count(), model->values());
+    offset += model->parameter_count();
+  }
+  second.restore(state);
+  CHECK(weights_after(first, 5) == weights_after(second, 5));
+}
+
+TEST_CASE("the line search scales vendors around the leader") {
+  Optimizer optimizer = make(1, PlanKind::tree, 0.5f);
+  const SmallBatch data;
+  bool degenerate = false;
+  const auto directions =
+      optimizer.direction(optimizer.probe(data.batch(), data.labels()),
+                          plan_paths(optimizer.plan()), UnitVectorMode::per_spec, degenerate);
+  optimizer.update_lr_scales(directions);
+  CHECK(optimizer.specs()[2].scales[0] == 0.0f);
+  CHECK(optimizer.specs()[2].scales[1] != 0.0f);
+  for (float scale : optimizer.specs()[2].scales) CHECK(std::abs(scale) <= 0.5f);
+  optimizer.update_weights(directions, std::vector<float>{0.2f, 0.3f, 0.4f});
+  optimizer.update_seeds(true);
+  CHECK(optimizer.learning_rate(1) == 0.3f);
+  CHECK(optimizer.specs()[1].weights.amplitude == doctest::Approx(0.15f));
+  CHECK_THROWS_AS(make(1, PlanKind::tree).update_lr_scales(directions), Error);
+}
+
+TEST_CASE("seeds and directions of the wrong length are refused") {
+  CHECK_THROWS_WITH_AS(
+      Optimizer(small_market(1), {3, 2, 4}, {0, 0, 0}, {PlanKind::tree, 0.1f, {}, {}, 1},
+                std::vector<std::vector<std::uint64_t>>{{0, 1, 2}, {0}, {0, 1, 2, 3}}),
+      "seeds: expected 2 seeds for spec 1, received 1", Error);
+  Optimizer optimizer = make(1, PlanKind::tree);
+  const auto before = weights_after(optimizer, 0);
+  CHECK_THROWS_AS(optimizer.update_weights({{1}, {2}, {3}}, std::nullopt), Error);
+  CHECK(weights_after(optimizer, 0) == before);
+}
