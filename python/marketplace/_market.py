@@ -1,0 +1,188 @@
+"""Specs, and where their vendors come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core, random
+from ._arrays import F32, I32, default_engine, integer, market_input, refusal
+from .nn import Model
+from .tensor import Tensor
+
+Vendors: TypeAlias = Sequence[Callable[[Any], Any]]  # one spec's: ``Vendor`` or any functions
+
+
+@dataclass
+class Spec:
+    """One group of layers, run by several vendors.
+
+    Parameters
+    ----------
+    model : Model
+        The layers and base weights; a bare layer or function is wrapped.
+    vendor_count : int, optional
+        Vendors V. Without it, the layers' own counts of the older spelling, which must agree.
+    upstream_sampling : int, default 0
+        How many results of the previous spec each vendor takes, drawn at random; 0 means all.
+
+    Raises
+    ------
+    TypeError
+        For a model that cannot be traced, or counts that are no integers.
+    ValueError
+        For a vendor count that is missing, below 1 or in conflict with the layers', or negative
+        sampling.
+    """
+
+    model: Model
+    vendor_count: int = None  # type: ignore[assignment]  # filled in below
+    upstream_sampling: int = 0
+    _weights: _core.VendorWeights | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Check, and fill in the vendor count."""
+        if not isinstance(self.model, Model):
+            self.model = Model(self.model)
+        self.vendor_count = _agreed_count(self.vendor_count, self.model)
+        self.upstream_sampling = integer(self.upstream_sampling, "Spec", "upstream_sampling", 0)
+
+
+def _agreed_count(given: int | None, model: Model) -> int:
+    counts = dict(model.vendor_counts)
+    if given is not None:
+        counts["vendor_count"] = integer(given, "Spec", "vendor_count", 1)
+    if not counts:
+        raise refusal(ValueError, "Spec", "a vendor_count", "none, nor one from the layers")
+    if len(set(counts.values())) > 1:
+        raise refusal(ValueError, "Spec", "one vendor count", counts)
+    return next(iter(counts.values()))
+
+
+def check_market(marketplace: Sequence[Spec], op: str) -> list[Spec]:
+    """Give the specs as a list, refusing what is no market or shares its weights."""
+    specs = list(marketplace) if isinstance(marketplace, Sequence) else [marketplace]
+    if not isinstance(marketplace, Sequence) or not all(isinstance(s, Spec) for s in specs):
+        received = ", ".join(type(spec).__name__ for spec in specs)
+        raise refusal(TypeError, op, "a list of Spec", received)
+    if not specs:
+        raise refusal(ValueError, op, "at least one Spec", "none")
+    owned = [id(p) for spec in specs for p in set(spec.model._parameters.values())]
+    if len(owned) != len(set(owned)):
+        raise refusal(ValueError, op, "specs with weights of their own", "layers in two specs")
+    return specs
+
+
+def make_market(specs: Sequence[Spec], engine: _core.Engine) -> _core.Market:
+    """Give the engine's market of some specs."""
+    return _core.Market(engine, [spec.model._core for spec in specs])
+
+
+# -- vendors ---------------------------------------------------------------------------------------
+
+
+class VendorSource(Protocol):
+    """Where a market's vendors come from: an optimizer, or the specs themselves."""
+
+    @property
+    def specs(self) -> Sequence[Spec]:
+        """The market."""
+
+    @property
+    def engine(self) -> _core.Engine:
+        """What runs the vendors."""
+
+    def weights(self, spec: int) -> _core.VendorWeights:
+        """Give the present deltas of a spec's vendors."""
+
+    def sample(self, spec: int, upstream_count: int) -> I32:
+        """Draw the upstream results that each vendor of a spec takes, ``(V, k)``."""
+
+    def forward(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Run the whole tree, if the source has a way of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vendor:
+    """One vendor of one spec: the spec's model with ``W + delta_v``, on batches ``(B, ...)``.
+
+    Parameters
+    ----------
+    source : VendorSource
+        Where its delta comes from.
+    spec, index : int
+        Which spec of the source's market, and which of its vendors.
+    """
+
+    source: VendorSource = field(repr=False)
+    spec: int
+    index: int
+
+    def __call__(self, x: ArrayLike) -> Tensor:
+        """Run the vendor on ``x (B, ...)``, uint8 or float32."""
+        batch = market_input(x, "vendor")[None]
+        outputs = self.run_rows(np.array([self.index]), np.zeros(1), batch)
+        return Tensor.wrap(outputs[0])
+
+    def run_rows(self, vendors: NDArray[Any], inputs: NDArray[Any], x: NDArray[Any]) -> F32:
+        """Run vendors of this one's spec, row r being ``vendors[r]`` on ``x[inputs[r]]``."""
+        plan = _core.Plan.rows(vendors.astype(np.int32), inputs.astype(np.int32))
+        market = make_market([self.source.specs[self.spec]], self.source.engine)
+        return market.forward(plan, [self.source.weights(self.spec)], x)
+
+
+def vendors_of(source: VendorSource) -> list[list[Vendor]]:
+    """Give every vendor of a source, by spec."""
+    return [
+        [Vendor(source, index, vendor) for vendor in range(spec.vendor_count)]
+        for index, spec in enumerate(source.specs)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnVendors:
+    """The specs' own vendors: all equal at first, then those of the last mutation."""
+
+    specs: Sequence[Spec]
+
+    @property
+    def engine(self) -> _core.Engine:
+        return default_engine()
+
+    def weights(self, spec: int) -> _core.VendorWeights:
+        own = self.specs[spec]
+        if own._weights is None or own._weights.count != own.vendor_count:
+            own._weights = _core.VendorWeights.base(own.vendor_count)
+        return own._weights
+
+    def sample(self, spec: int, upstream_count: int) -> I32:
+        seed = random.generator().seed64()
+        return sample_upstream(self.specs[spec], seed, 0, spec, upstream_count)
+
+    def forward(self, x: NDArray[Any]) -> None:
+        return None
+
+
+def sample_upstream(spec: Spec, seed: int, generation: int, index: int, upstream: int) -> I32:
+    """Draw ``upstream_sampling`` of ``upstream`` results for every vendor, without replacement."""
+    count, sample = spec.vendor_count, spec.upstream_sampling
+    return _core.sample_upstream(seed, generation, index, count, upstream, sample)
+
+
+def full_set(vendors: Vendors) -> Vendor | None:
+    """Give the first vendor if the list holds all vendors of one spec in order, else None."""
+    first = vendors[0]
+    if not isinstance(first, Vendor):
+        return None
+    key = (id(first.source), first.spec)
+    full = all(
+        isinstance(vendor, Vendor)
+        and (id(vendor.source), vendor.spec) == key
+        and vendor.index == index
+        for index, vendor in enumerate(vendors)
+    )
+    return first if full else None

@@ -1,0 +1,136 @@
+"""What ``Optimizer.save`` adds to a checkpoint, and ``Optimizer.resume`` reads back.
+
+Arrays of the state are tensors ``optimizer.{name}``; everything else is one JSON object in the
+file's metadata.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arrays import refusal
+from ._market import Spec, check_market
+from .checkpoint import (
+    OPTIMIZER_PREFIX,
+    FilePath,
+    Tensors,
+    check_tensors,
+    load_tensors,
+    market_tensors,
+    read_file,
+    write_file,
+)
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from .optimizers import Optimizer
+
+_VERSION = 1
+_RATES = ("learning_rate", "meta_learning_rate", "probe_scale")
+
+
+def save(optimizer: "Optimizer", path: FilePath) -> None:
+    """Write an optimizer and its market."""
+    native = optimizer._ready()
+    if any(native.weights(index).kind != "seeded" for index in range(len(optimizer.marketplace))):
+        wanted = "vendors that follow from their seeds"
+        raise refusal(RuntimeError, "save", wanted, "a line search under way (update_lr_scales)")
+    state = native.state()
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    settings = {
+        "version": _VERSION,
+        "plan": optimizer.plan,
+        "dtype": optimizer.dtype,
+        "market": _structure(optimizer.marketplace),
+        "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
+        "state": {name: value for name, value in state.items() if name not in arrays},
+    }
+    tensors = market_tensors(optimizer.marketplace, optimizer.global_step)
+    tensors |= {OPTIMIZER_PREFIX + name: value for name, value in arrays.items()}
+    # one entry only: safetensors writes several in an order that differs from run to run
+    write_file(path, tensors, {"optimizer": json.dumps(settings)})
+
+
+def resume(
+    kind: type["Optimizer"],
+    path: FilePath,
+    marketplace: Sequence[Spec],
+    device: str,
+    threads: int | None,
+) -> "Optimizer":
+    """Read an optimizer and its market; the market changes last, when nothing can fail any more."""
+    specs = check_market(marketplace, "resume")
+    tensors, metadata = read_file(path)
+    if "optimizer" not in metadata:
+        raise _unfit(path, "a file of Optimizer.save", "one without an optimizer")
+    settings = _settings(metadata["optimizer"], path)
+    if settings["market"] != _structure(specs):
+        raise _unfit(path, f"a market with {_structure(specs)}", settings["market"])
+    step = check_tensors(specs, tensors, path)
+    optimizer = kind(
+        specs,
+        **settings["options"],
+        device=device,
+        threads=threads,
+        seed=0,  # the state brings its own
+    )
+    _load_state(optimizer, settings["state"], tensors, path)
+    load_tensors(specs, tensors)
+    optimizer.global_step = step
+    return optimizer
+
+
+def _structure(specs: Sequence[Spec]) -> dict[str, list[int]]:
+    return {
+        "vendor_count": [spec.vendor_count for spec in specs],
+        "upstream_sampling": [spec.upstream_sampling for spec in specs],
+    }
+
+
+def _settings(text: str, path: FilePath) -> dict[str, Any]:
+    try:
+        settings = json.loads(text)
+        if settings["version"] != _VERSION:
+            raise ValueError(f"version {settings['version']}")
+        options = {name: _rate_from_json(settings["rates"][name]) for name in _RATES}
+        options |= {"plan": str(settings["plan"]), "dtype": str(settings["dtype"])}
+        state = dict(settings["state"])
+        return {"market": settings["market"], "options": options, "state": state}
+    except (ValueError, TypeError, KeyError) as error:
+        wanted = f"the settings of an optimizer, version {_VERSION}"
+        raise _unfit(path, wanted, f"{type(error).__name__} {error}") from error
+
+
+def _load_state(
+    optimizer: "Optimizer", plain: dict[str, Any], tensors: Tensors, path: FilePath
+) -> None:
+    arrays = {
+        key.removeprefix(OPTIMIZER_PREFIX): value
+        for key, value in tensors.items()
+        if key.startswith(OPTIMIZER_PREFIX)
+    }
+    try:
+        optimizer._native.load_state({**plain, **arrays})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _unfit(path, "a complete optimizer state", error) from error
+
+
+def _rate_to_json(rate: Any) -> dict[str, Any] | None:
+    """Keep what kind of number a rate was, so that it goes on decaying in the same precision."""
+    if rate is None:
+        return None
+    dtype = str(rate.dtype) if isinstance(rate, np.ndarray | np.generic) else None
+    return {"value": float(rate), "dtype": dtype}
+
+
+def _rate_from_json(rate: dict[str, Any] | None) -> Any:
+    if rate is None:
+        return None
+    value = float(rate["value"])
+    return value if rate["dtype"] is None else Tensor(value, dtype=rate["dtype"])
+
+
+def _unfit(path: FilePath, expected: str, received: object) -> ValueError:
+    return refusal(ValueError, f"checkpoint {path}", expected, received)

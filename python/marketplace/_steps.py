@@ -1,0 +1,280 @@
+"""The parts of an optimizer's step: what the reference schedules, done at once."""
+
+import enum
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from ._arrays import F32, I32, float_input, path_input, paths_input, refusal, scalar
+from ._market import Spec, sample_upstream
+
+Number: TypeAlias = SupportsFloat  # a float, or a 0-d array that may change between steps
+Direction: TypeAlias = Mapping[str, ArrayLike]
+
+
+class UnitVectorMode(enum.Enum):
+    """What a direction's length is divided by."""
+
+    whole = "whole"
+    """The norm over all specs together: their relative strengths stay."""
+    per_spec = "per_spec"
+    """Each spec's own norm."""
+
+
+class StepParts:
+    """Directions, updates and redraws, one by one; ``Optimizer`` puts them together."""
+
+    marketplace: list[Spec]
+    learning_rate: Number
+    meta_learning_rate: Number | None
+    probe_scale: Number | None
+    plan: str
+    _market: _core.Market
+    _native: _core.Optimizer
+
+    def compute_direction_vectors(
+        self,
+        loss: ArrayLike,
+        paths: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+    ) -> list[dict[str, F32]]:
+        """Compute the direction of some losses; nothing changes.
+
+        Parameters
+        ----------
+        loss, paths, unit_vector_mode
+            As for ``step``.
+
+        Returns
+        -------
+        list of dict of str to float32 array
+            Per spec and key, the unit direction.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``step``.
+        """
+        op = "compute_direction_vectors"
+        losses, rows, mode = self._scored(op, loss, paths, unit_vector_mode)
+        directions, degenerate = self._ready().direction(losses, rows, mode)
+        warn_if(degenerate, op)
+        return [split(*pair) for pair in zip(self.marketplace, directions, strict=True)]
+
+    def update_weights(
+        self, direction_delta: Sequence[Direction], learning_rates: ArrayLike | None = None
+    ) -> None:
+        """Add ``learning rate * direction`` to the base weights.
+
+        Parameters
+        ----------
+        direction_delta : sequence of mapping of str to array
+            Per spec and key, a direction.
+        learning_rates : array (S,), optional
+            One rate per spec; under a meta learning rate they become the specs' own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other keys, shapes or numbers of rates. Nothing has changed then.
+        """
+        directions = self._joined("update_weights", direction_delta)
+        rates = None
+        if learning_rates is not None:
+            rates = [float(rate) for rate in float_input(learning_rates, "update_weights").ravel()]
+        self._ready().update_weights(directions, rates)
+
+    def update_seeds(self, keep_leader: bool = True) -> None:
+        """Draw new vendors; the leader keeps seed 0 unless told otherwise."""
+        self._ready().update_seeds(bool(keep_leader))
+
+    def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
+        """Make vendors that differ in how far they step along a direction.
+
+        Vendor v now carries ``direction * lr * (1 + s_v)``; the next ``probe`` or ``forward`` tells
+        which scale is best.
+
+        Parameters
+        ----------
+        direction_vectors : sequence of mapping of str to array
+            Per spec and key, a direction.
+
+        Raises
+        ------
+        RuntimeError
+            Without a meta learning rate.
+        TypeError, ValueError
+            For other keys or shapes.
+        """
+        self._ready().update_lr_scales(self._joined("update_lr_scales", direction_vectors))
+
+    def get_seeds(self, path: ArrayLike) -> NDArray[np.uint64]:
+        """Give the seeds ``(S,)`` of a path's vendors."""
+        chosen = self._path("get_seeds", path)
+        native = self._ready()
+        return np.array([native.seeds(i)[v] for i, v in enumerate(chosen)], dtype=np.uint64)
+
+    def get_learning_rates(self, path: ArrayLike) -> F32:
+        """Give the learning rates ``(S,)`` of a path's vendors: ``lr (1 + s)`` per spec."""
+        chosen = self._path("get_learning_rates", path)
+        native = self._ready()
+        one = np.float32(1)
+        rates = [
+            np.float32(native.spec_learning_rate(i)) * (one + native.scales(i)[v])
+            for i, v in enumerate(chosen)
+        ]
+        return np.array(rates, dtype=np.float32)
+
+    # -- the way to the engine ---------------------------------------------------------------------
+
+    def _ready(self) -> _core.Optimizer:
+        """Give the engine's optimizer, knowing the present rates and owning the present weights."""
+        for spec in self.marketplace:
+            spec.model._bind()
+        native = self._native
+        native.learning_rate = scalar(self.learning_rate, "Optimizer", "learning_rate")
+        native.probe_scale = self._number("probe_scale")
+        native.meta_learning_rate = self._number("meta_learning_rate")
+        return native
+
+    def _number(self, name: str) -> float | None:
+        value = getattr(self, name)
+        return None if value is None else scalar(value, "Optimizer", name)
+
+    def _path(self, op: str, path: ArrayLike) -> list[int]:
+        return path_input(path, op, [spec.vendor_count for spec in self.marketplace])
+
+    def _scored(
+        self, op: str, loss: ArrayLike, paths: ArrayLike, mode: UnitVectorMode | str
+    ) -> tuple[F32, I32, str]:
+        losses = float_input(loss, op, "loss")
+        if losses.ndim != 1:
+            raise refusal(ValueError, op, "loss of shape (P,)", losses.shape)
+        rows = paths_input(paths, op, len(self.marketplace), losses.size)
+        return losses, rows, mode.value if isinstance(mode, UnitVectorMode) else str(mode)
+
+    def _joined(self, op: str, directions: Sequence[Direction]) -> list[F32]:
+        if len(directions) != len(self.marketplace):
+            wanted = f"{len(self.marketplace)} directions, one per spec"
+            raise refusal(ValueError, op, wanted, len(directions))
+        return [
+            join(spec, direction, f"{op}: spec {index}")
+            for index, (spec, direction) in enumerate(
+                zip(self.marketplace, directions, strict=True)
+            )
+        ]
+
+    def _forward_paths(self, x: NDArray[Any], paths: I32) -> F32:
+        native = self._ready()
+        weights = [native.weights(index) for index in range(len(self.marketplace))]
+        return self._market.forward_paths(weights, x, paths)
+
+
+class SpecContext:
+    """One spec's present vendors, as the optimizer sees them.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer.
+    index : int
+        Which spec.
+    """
+
+    def __init__(self, optimizer: StepParts, index: int) -> None:
+        self._optimizer = optimizer
+        self._index = index
+
+    @property
+    def seeds(self) -> NDArray[np.uint64]:
+        """The vendors' seeds ``(V,)``; the leader's is 0."""
+        return self._optimizer._ready().seeds(self._index)
+
+    @property
+    def delta(self) -> dict[str, F32]:
+        """The vendors' deltas by key, ``(V, *shape)`` float32, regenerated at every access."""
+        weights = self._optimizer._ready().weights(self._index)
+        values = self._optimizer._market.delta(self._index, weights)
+        return split(self._optimizer.marketplace[self._index], values)
+
+    @property
+    def learning_rate(self) -> float:
+        """The spec's learning rate; its own one under a meta learning rate."""
+        return self._optimizer._ready().spec_learning_rate(self._index)
+
+    @property
+    def learning_rate_scales(self) -> F32 | None:
+        """The vendors' learning rate scales ``(V,)`` of the line search; None without one."""
+        if self._optimizer.meta_learning_rate is None:
+            return None
+        return self._optimizer._ready().scales(self._index)
+
+
+class OptimizerVendors:
+    """The vendors of an optimizer, for ``forward`` and ``produce``."""
+
+    def __init__(self, optimizer: StepParts) -> None:
+        self._optimizer = optimizer
+
+    @property
+    def specs(self) -> Sequence[Spec]:
+        return self._optimizer.marketplace
+
+    @property
+    def engine(self) -> _core.Engine:
+        return self._optimizer._market.engine
+
+    def weights(self, spec: int) -> _core.VendorWeights:
+        return self._optimizer._ready().weights(spec)
+
+    def sample(self, spec: int, upstream_count: int) -> I32:
+        native = self._optimizer._ready()
+        return sample_upstream(
+            self.specs[spec], native.seed, native.generation, spec, upstream_count
+        )
+
+    def forward(self, x: NDArray[Any]) -> tuple[F32, I32] | None:
+        # the optimizer's own pass also meets batch statistics, which the next step takes over
+        return self._optimizer._ready().forward(x) if self._optimizer.plan == "tree" else None
+
+
+def split(spec: Spec, values: F32) -> dict[str, F32]:
+    """Cut flat values ``(..., n)`` into the spec's parameters, in the order of their keys."""
+    core = spec.model._core
+    parts: dict[str, F32] = {}
+    start = 0
+    for key in core.parameter_keys:
+        shape = core.shape(key)
+        end = start + int(np.prod(shape, dtype=np.int64))
+        parts[key] = values[..., start:end].reshape(*values.shape[:-1], *shape)
+        start = end
+    return parts
+
+
+def join(spec: Spec, values: Direction, op: str) -> F32:
+    """Put a spec's parameters into one flat array ``(n,)``, in the order of their keys."""
+    core = spec.model._core
+    if set(values) != set(core.parameter_keys):
+        raise refusal(ValueError, op, f"the keys {core.parameter_keys}", sorted(values))
+    parts = [np.empty(0, dtype=np.float32)]
+    for key in core.parameter_keys:
+        part = float_input(values[key], op, key)
+        if part.shape != core.shape(key):
+            raise refusal(ValueError, op, f"{key} of shape {core.shape(key)}", part.shape)
+        if not np.isfinite(part).all():
+            where = np.argwhere(~np.isfinite(part))[0].tolist()
+            raise refusal(
+                ValueError, op, f"{key} of finite values", f"{part[tuple(where)]} at {where}"
+            )
+        parts.append(part.ravel())
+    return np.concatenate(parts)
+
+
+def warn_if(degenerate: bool, op: str) -> None:
+    if degenerate:
+        text = f"{op}: all losses are equal, the direction is zero and tells nothing"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)

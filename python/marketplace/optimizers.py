@@ -1,0 +1,339 @@
+"""V2: combine the losses of all paths into one direction per spec, and step along it.
+
+``z = -(loss - mean) / std`` over the paths (sample standard deviation), ``g = sum z delta`` over
+the paths' vendors, ``W += lr g / |g|``. Deltas are uniform in ``lr * probe_scale`` around zero;
+they follow from one seed per vendor and are regenerated wherever they are used.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core, _state, random
+from ._arrays import (
+    F32,
+    I32,
+    integer,
+    labels_input,
+    market_input,
+    refusal,
+    scalar,
+    seed_input,
+    seeds_input,
+)
+from ._market import Spec, Vendor, check_market, make_market, vendors_of
+from ._scores import topk
+from ._steps import Number, OptimizerVendors, SpecContext, StepParts, UnitVectorMode, warn_if
+from .checkpoint import FilePath
+
+__all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
+
+
+class Optimizer(StepParts):
+    """Trains a market with forward passes only.
+
+    Parameters
+    ----------
+    marketplace : sequence of Spec
+        The market; its weights are updated in place.
+    learning_rate : float or 0-d array
+        Length of a step. The object is kept: changes of it, or of the attribute, take effect.
+    meta_learning_rate : float or 0-d array, optional
+        Makes every step a line search: a second forward finds each spec's learning rate among
+        ``lr (1 + s)``, s uniform within this number of zero.
+    seeds : sequence of uint64 array (V,), optional
+        Seeds of the first vendors, per spec; drawn from ``seed`` if not given.
+    probe_scale : float or 0-d array, optional
+        Largest element of a delta, as a multiple of the learning rate; 1 if not given.
+    plan : {"tree", "star"}
+        Which paths are probed: all of them, or the leader's and those that leave it in one spec.
+    device : str
+        "auto", or a name from ``marketplace.devices()``.
+    dtype : {"float32", "bfloat16"}
+        What products are computed in; weights are float32.
+    seed : int, optional
+        Master seed: step t's seeds are a function of (seed, t, spec, vendor). Drawn from
+        ``marketplace.random`` if not given.
+    threads : int, optional
+        Threads of the CPU; all if not given. Results do not depend on it.
+
+    Attributes
+    ----------
+    learning_rate, meta_learning_rate, probe_scale : float or 0-d array
+        As given; may be set.
+    marketplace : list of Spec
+        The market.
+    vendors : list of list of Vendor
+        Per spec and vendor, a function of a batch ``(B, ...)``; for ``forward`` and ``produce``.
+    spec_context : list of SpecContext
+        Per spec, its seeds, deltas and learning rates.
+    global_step : int
+        Steps done.
+    plan : str
+        As given.
+
+    Raises
+    ------
+    TypeError
+        For arguments of another type.
+    ValueError
+        For rates that are negative or not finite, seeds of the wrong length, an unknown plan,
+        device or dtype, or a star with upstream sampling.
+    """
+
+    def __init__(
+        self,
+        marketplace: Sequence[Spec],
+        learning_rate: Number,
+        meta_learning_rate: Number | None = None,
+        seeds: Sequence[ArrayLike] | None = None,
+        probe_scale: Number | None = None,
+        *,
+        plan: str = "tree",
+        device: str = "auto",
+        dtype: str = "float32",
+        seed: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.marketplace = check_market(marketplace, "Optimizer")
+        self.learning_rate = learning_rate
+        self.meta_learning_rate = meta_learning_rate
+        self.probe_scale = probe_scale
+        self.plan = plan
+        self.global_step = 0
+        master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
+        count = 0 if threads is None else integer(threads, "Optimizer", "threads", 1)
+        self._market = make_market(self.marketplace, _core.Engine(device, dtype, count))
+        self._native = _core.Optimizer(
+            self._market,
+            [spec.vendor_count for spec in self.marketplace],
+            [spec.upstream_sampling for spec in self.marketplace],
+            plan=plan,
+            learning_rate=scalar(learning_rate, "Optimizer", "learning_rate"),
+            probe_scale=self._number("probe_scale"),
+            meta_learning_rate=self._number("meta_learning_rate"),
+            seed=master,
+            seeds=None if seeds is None else _checked_seeds(seeds),
+        )
+        self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
+        self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
+        self._batch: tuple[NDArray[Any], I32, int | None] | None = None
+
+    # -- what it runs with -------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        """The master seed."""
+        return self._native.seed
+
+    @property
+    def generation(self) -> int:
+        """How often the vendors were drawn anew."""
+        return self._native.generation
+
+    @property
+    def device(self) -> str:
+        """The device in use."""
+        return self._market.engine.device
+
+    @property
+    def dtype(self) -> str:
+        """What products are computed in."""
+        return self._market.engine.dtype
+
+    @property
+    def threads(self) -> int:
+        """Threads in use."""
+        return self._market.engine.threads
+
+    def flops_per_step(self, sample_shape: Sequence[int], batch_size: int) -> int:
+        """Count the floating point operations of one step's forward passes.
+
+        Parameters
+        ----------
+        sample_shape : sequence of int
+            Shape of one sample, without the batch.
+        batch_size : int
+            Samples per step.
+
+        Returns
+        -------
+        int
+            Multiplications and additions of convolutions and products.
+        """
+        passes = 1 if self.meta_learning_rate is None else 2
+        once = self._market.flops(self._native.plan, tuple(sample_shape))
+        return passes * once * integer(batch_size, "flops_per_step", "batch_size", 1)
+
+    # -- training ----------------------------------------------------------------------------------
+
+    def probe(self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None) -> tuple[F32, I32]:
+        """Compute the loss of every path of the plan on one batch.
+
+        Parameters
+        ----------
+        x : array (B, ...)
+            Samples; uint8 or float32.
+        y : integer array (B,)
+            Labels.
+        ignore_index : int, optional
+            A label whose samples count for nothing.
+
+        Returns
+        -------
+        loss : float32 array (P,)
+            Mean cross-entropy of every path; the leader's first.
+        paths : int32 array (P, S)
+            The vendor of every spec, by path.
+
+        Raises
+        ------
+        TypeError
+            For another dtype.
+        ValueError
+            For an empty batch, other shapes, labels out of range or samples that are not finite.
+        """
+        batch = market_input(x, "probe")
+        labels = labels_input(y, "probe", batch.shape[0])
+        result = self._ready().probe(batch, labels, ignore_index)
+        if self.meta_learning_rate is not None:
+            self._batch = (batch.copy(), labels.copy(), ignore_index)
+        return result
+
+    def step(
+        self,
+        loss: ArrayLike,
+        paths: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+    ) -> None:
+        """Update the weights along the direction of some losses, and draw new vendors.
+
+        Under a meta learning rate, the batch of the last ``probe`` is run a second time to find
+        every spec's learning rate.
+
+        Parameters
+        ----------
+        loss : array (P,)
+            Losses of paths, such as those of ``probe`` or their mean over several batches.
+        paths : integer array (P, S)
+            Their paths.
+        unit_vector_mode : UnitVectorMode or its value
+            What the direction is divided by.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other shapes or dtypes, or losses that are not finite. Nothing has changed then.
+        RuntimeError
+            For a line search without a ``probe`` before it.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all losses are equal; the weights stay.
+        """
+        losses, rows, mode = self._scored("step", loss, paths, unit_vector_mode)
+        if self.meta_learning_rate is None:
+            degenerate = self._ready().step(losses, rows, mode)
+        else:
+            degenerate = self._search(losses, rows, mode)
+        self.global_step += 1
+        warn_if(degenerate, "step")
+
+    def train_step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        ignore_index: int | None = None,
+    ) -> tuple[F32, I32]:
+        """Probe one batch and step; give the probe's losses and paths.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``probe`` and ``step``.
+        """
+        loss, paths = self.probe(x, y, ignore_index)
+        self.step(loss, paths, unit_vector_mode)
+        return loss, paths
+
+    def _search(self, losses: F32, paths: I32, mode: str) -> bool:
+        """Run the line search: scale the step per vendor, probe again, keep the best path's."""
+        if self._batch is None:
+            wanted = "a probe before every step of a line search"
+            raise refusal(RuntimeError, "step", wanted, "none since the last step")
+        native = self._ready()
+        directions, degenerate = native.direction(losses, paths, mode)
+        native.update_lr_scales(directions)
+        second_losses, second_paths = native.probe(*self._batch)
+        best = int(topk(second_losses, 1, largest=False)[1][0])
+        rates = self.get_learning_rates(second_paths[best])
+        native.update_weights(directions, rates.tolist())
+        native.update_seeds(True)
+        self._batch = None
+        return degenerate
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def save(self, path: FilePath) -> None:
+        """Write weights and the whole state of the optimizer.
+
+        The file is also a checkpoint for ``load_checkpoint`` and for the reference.
+
+        Parameters
+        ----------
+        path : path-like
+            Safetensors file to write or replace.
+
+        Raises
+        ------
+        OSError
+            For a file that cannot be written; an older file at ``path`` is then untouched.
+        RuntimeError
+            Between ``update_lr_scales`` and ``update_seeds``.
+        """
+        _state.save(self, path)
+
+    @classmethod
+    def resume(
+        cls,
+        path: FilePath,
+        marketplace: Sequence[Spec],
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> "Optimizer":
+        """Go on from a file of ``save``: further steps give the same bits as without a stop.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        marketplace : sequence of Spec
+            A market of the same layers and vendor counts; its weights are loaded.
+        device : str
+            As for ``Optimizer``.
+        threads : int, optional
+            As for ``Optimizer``.
+
+        Returns
+        -------
+        Optimizer
+            With the options that it was saved with; rates that were 0-d arrays are new tensors.
+
+        Raises
+        ------
+        FileNotFoundError, OSError
+            For a file that is missing or cannot be read.
+        ValueError
+            For a file that is truncated, holds no optimizer, or is of another market. Nothing has
+            changed then.
+        """
+        return _state.resume(cls, path, marketplace, device, threads)
+
+
+def _checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:
+    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(seeds)]

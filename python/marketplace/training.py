@@ -1,0 +1,256 @@
+"""Forward passes over a market, and V1: keep the best path's vendors and mutate.
+
+A market is a list of specs; data flows through them in order. Vendor v of a spec runs with the
+spec's base weights plus its delta; vendor 0, the leader, with the base weights alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core, random
+from ._arrays import (
+    I32,
+    default_engine,
+    market_input,
+    path_input,
+    paths_input,
+    refusal,
+    scalar,
+    seed_input,
+    to_array,
+)
+from ._market import (
+    OwnVendors,
+    Spec,
+    Vendor,
+    Vendors,
+    VendorSource,
+    check_market,
+    full_set,
+    make_market,
+    vendors_of,
+)
+from .tensor import Tensor
+
+__all__ = ["Spec", "Vendor", "forward", "mutate", "produce", "straight_forward"]
+
+
+def produce(
+    spec: Spec,
+    x: ArrayLike,
+    vendors: Vendors | None = None,
+    paths: ArrayLike | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run one spec's vendors on the input, or on the results of the previous spec.
+
+    Parameters
+    ----------
+    spec : Spec
+        The spec.
+    x : array (B, ...), with ``paths`` (U, B, ...)
+        Input of the market, or U upstream results; uint8 or float32.
+    vendors : sequence of callable, optional
+        One function of a batch per vendor. ``opt.vendors[i]`` runs as one native call, other
+        functions one by one, each on its upstream results merged into one batch. Without it, the
+        vendors that the last ``mutate`` made; before the first, all equal the base weights.
+    paths : integer array (U, S), optional
+        Paths of the upstream results; none for the first spec.
+
+    Returns
+    -------
+    outputs : Tensor (V, B, ...) or (V k, B, ...)
+        Vendor-major: row ``v k + i`` is vendor v on its i-th upstream result, k being
+        ``spec.upstream_sampling``, or U.
+    paths : Tensor (V, 1) or (V k, S + 1)
+        Int32; the upstream's path with the vendor appended.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For input of another dtype or shape, or another number of vendors.
+    """
+    if not isinstance(spec, Spec):
+        raise refusal(TypeError, "produce", "a Spec", type(spec).__name__)
+    chosen = vendors_of(OwnVendors([spec]))[0] if vendors is None else list(vendors)
+    if len(chosen) != spec.vendor_count:
+        raise refusal(ValueError, "produce", f"{spec.vendor_count} vendors", len(chosen))
+    if paths is None:
+        inputs = np.zeros((len(chosen), 1), dtype=np.int32)
+        outputs = _run_all(chosen, inputs, to_array(x, "produce", "x")[None])
+        return Tensor.wrap(outputs), Tensor.wrap(np.arange(len(chosen), dtype=np.int32)[:, None])
+    upstream = to_array(x, "produce", "x")
+    known = paths_input(paths, "produce")
+    if upstream.ndim < 2 or upstream.shape[0] != known.shape[0]:
+        received = f"x {upstream.shape} and paths {known.shape}"
+        raise refusal(ValueError, "produce", "x (U, B, ...) and paths (U, S)", received)
+    inputs = _choose_inputs(spec, chosen, upstream.shape[0])
+    own = np.repeat(np.arange(len(chosen), dtype=np.int32), inputs.shape[1])
+    grown = np.concatenate([known[inputs.ravel()], own[:, None]], axis=1)
+    return Tensor.wrap(_run_all(chosen, inputs, upstream)), Tensor.wrap(grown)
+
+
+def _choose_inputs(spec: Spec, vendors: Vendors, upstream: int) -> I32:
+    """Give the upstream results of every vendor, ``(V, k)``."""
+    if spec.upstream_sampling == 0:
+        every = np.arange(upstream, dtype=np.int32)
+        return np.broadcast_to(every, (len(vendors), upstream))
+    first = full_set(vendors)
+    if first is None:
+        return OwnVendors([spec]).sample(0, upstream)
+    return first.source.sample(first.spec, upstream)
+
+
+def _run_all(vendors: Vendors, inputs: I32, x: NDArray[Any]) -> NDArray[Any]:
+    """Run vendor v on ``x[inputs[v, i]]`` of ``x (U, B, ...)``; outputs ``(V k, B, ...)``."""
+    first = full_set(vendors)
+    if first is not None:
+        own = np.repeat(np.arange(len(vendors)), inputs.shape[1])
+        return first.run_rows(own, inputs.ravel(), market_input(x, "produce"))
+    outputs = []
+    for vendor, mine in zip(vendors, inputs, strict=True):
+        merged = np.asarray(vendor(Tensor.wrap(x[mine].reshape(-1, *x.shape[2:]))))
+        outputs.append(merged.reshape(len(mine), *x.shape[1:2], *merged.shape[1:]))
+    return np.concatenate(outputs)
+
+
+def forward(
+    marketplace: Sequence[Spec],
+    x: ArrayLike,
+    vendors: Sequence[Vendors] | None = None,
+    initial_paths: ArrayLike | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Run the whole tree of paths: ``produce`` for every spec in turn.
+
+    Parameters
+    ----------
+    marketplace : sequence of Spec
+        The market.
+    x : array (B, ...), with ``initial_paths`` (U, B, ...)
+        Input; uint8 or float32.
+    vendors : sequence of sequence of callable, optional
+        Per spec, as for ``produce``; ``opt.vendors`` runs as one native call.
+    initial_paths : integer array (U, S), optional
+        Paths of results that another market produced.
+
+    Returns
+    -------
+    outputs : Tensor (P, B, ...)
+        One output per path.
+    paths : Tensor (P, S)
+        Int32 vendor indices, one per spec.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``produce``.
+    """
+    specs = check_market(marketplace, "forward")
+    given = vendors_of(OwnVendors(specs)) if vendors is None else vendors
+    chosen: list[Vendors] = [list(own) for own in given]
+    if [len(own) for own in chosen] != [spec.vendor_count for spec in specs]:
+        wanted = f"{[spec.vendor_count for spec in specs]} vendors"
+        raise refusal(ValueError, "forward", wanted, [len(own) for own in chosen])
+    source = _market_source(specs, chosen)
+    if source is not None and initial_paths is None:
+        outputs, paths = _forward_tree(source, market_input(x, "forward"))
+        return Tensor.wrap(outputs), Tensor.wrap(paths)
+    data: Any = x
+    known: Any = initial_paths
+    for index, spec in enumerate(specs):
+        data, known = produce(spec, data, chosen[index], known)
+    return Tensor.wrap(data), Tensor.wrap(known)
+
+
+def _market_source(specs: Sequence[Spec], vendors: Sequence[Vendors]) -> VendorSource | None:
+    """Give the source that all vendors of a market come from, if there is one."""
+    firsts = [full_set(own) for own in vendors]
+    source = None if firsts[0] is None else firsts[0].source
+    if source is None or len(source.specs) != len(specs):
+        return None
+    for index, (spec, first) in enumerate(zip(specs, firsts, strict=True)):
+        if first is None or first.source is not source or first.spec != index:
+            return None
+        if source.specs[index] is not spec:
+            return None
+    return source
+
+
+def _forward_tree(source: VendorSource, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    own_way = source.forward(x)
+    if own_way is not None:
+        return own_way
+    sampled: list[I32 | None] = [None]
+    upstream = source.specs[0].vendor_count
+    for index, spec in enumerate(source.specs[1:], start=1):
+        sampled.append(source.sample(index, upstream) if spec.upstream_sampling else None)
+        upstream = spec.vendor_count * (spec.upstream_sampling or upstream)
+    plan = _core.Plan.tree([spec.vendor_count for spec in source.specs], sampled)
+    weights = [source.weights(index) for index in range(len(source.specs))]
+    return make_market(source.specs, source.engine).forward(plan, weights, x), plan.paths
+
+
+def straight_forward(specs: Sequence[Spec], x: ArrayLike) -> Tensor:
+    """Run the base weights alone; batch norms use their running statistics.
+
+    Parameters
+    ----------
+    specs : sequence of Spec
+        The market.
+    x : array (B, ...)
+        Input; uint8 or float32.
+
+    Returns
+    -------
+    Tensor (B, ...)
+        Float32 outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For input of another dtype or shape.
+    """
+    market = make_market(check_market(specs, "straight_forward"), default_engine())
+    return Tensor.wrap(market.infer(market_input(x, "straight_forward")))
+
+
+def mutate(
+    marketplace: Sequence[Spec],
+    leading_path: ArrayLike,
+    jitter: Any,
+    *,
+    seed: int | None = None,
+) -> None:
+    """Keep the best path's vendors as base weights, and make new vendors around them (V1).
+
+    Vendor v > 0 becomes ``base + uniform(-jitter, jitter)``; vendor 0, the leader, the base.
+
+    Parameters
+    ----------
+    marketplace : sequence of Spec
+        The market; its base weights and vendors change.
+    leading_path : integer array (S,)
+        The best path of a ``forward`` without other vendors.
+    jitter : float or 0-d array
+        Largest change of a weight.
+    seed : int, optional
+        What the new vendors follow from; drawn from ``marketplace.random`` if not given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no path of this market, no such number or no seed. Nothing has changed then.
+    """
+    specs = check_market(marketplace, "mutate")
+    path = path_input(leading_path, "mutate", [spec.vendor_count for spec in specs])
+    amplitude = scalar(jitter, "mutate", "jitter")
+    master = random.generator().seed64() if seed is None else seed_input(seed, "mutate")
+    source = OwnVendors(specs)
+    market = make_market(specs, source.engine)
+    for index, vendor in enumerate(path):
+        market.apply_vendor(index, source.weights(index), vendor)
+    for index, spec in enumerate(specs):
+        seeds = _core.derive_seeds(master, 0, index, spec.vendor_count, True)
+        spec._weights = _core.VendorWeights.seeded(seeds, amplitude)
