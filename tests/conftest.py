@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+import pathlib
+
+import hypothesis
+import numpy as np
+import pytest
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+# One example may wait for a thread pool to start; runs repeat exactly.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.load_profile("suite")
+
+
+def _load(name):
+    with np.load(GOLDEN / name) as archive:
+        return dict(archive)
+
+
+@pytest.fixture(scope="session")
+def golden_random():
+    """Random numbers of the reference."""
+    return _load("rng.npz")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """A small market's results, as the reference computed them."""
+    return _load("market.npz")

@@ -1,0 +1,224 @@
+"""How the engine cuts its work must not show: tiles, chunks, panels, threads, instruction sets."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import marketplace as mp
+import numpy as np
+import pytest
+import reference_market as oracle
+from markets import (
+    AMPLITUDE,
+    MLP,
+    RELU,
+    batch,
+    build,
+    close,
+    conv,
+    fresh_seeds,
+    linear,
+    norm,
+    optimizer,
+    same_bits,
+)
+
+# Around the rows of a tile (12) and the tiles that a batch is cut into.
+BATCHES = (1, 2, 11, 12, 13, 24, 25, 95, 96, 97, 193)
+
+
+@pytest.mark.parametrize("plan", ["tree", "star"])
+@pytest.mark.parametrize("samples", BATCHES)
+def test_any_batch_size(samples, plan):
+    built, seeds = build(MLP, (2, 3, 2)), fresh_seeds((2, 3, 2))
+    x, y = batch((samples, 6))
+    loss, paths = optimizer(built, seeds, plan=plan, threads=2).probe(x, y)
+    deltas = built.deltas(seeds, AMPLITUDE)
+    close(loss, oracle.path_losses(built.models, built.weights, deltas, x, y, paths))
+
+
+@pytest.mark.parametrize("samples", [2, 13, 40])
+def test_batch_norm_sees_the_whole_batch(samples):
+    """A batch of several tiles is still normalised over all of its samples."""
+    layers = [conv(1, 8, 3), norm(8, "batch_norm"), RELU, ("flatten", {"dims": (1,)})]
+    built, seeds = build([layers, [linear(5408, 3)]], (2, 3)), fresh_seeds((2, 3))
+    x, y = batch((samples, 1, 28, 28))
+    loss, paths = optimizer(built, seeds, threads=2).probe(x, y)
+    deltas = built.deltas(seeds, AMPLITUDE)
+    close(loss, oracle.path_losses(built.models, built.weights, deltas, x, y, paths))
+
+
+def test_images_of_more_than_a_tile():
+    built, seeds = build([[conv(1, 32, 3), RELU, conv(32, 3, 3)]], (2,)), fresh_seeds((2,))
+    x, _ = batch((7, 1, 28, 28))
+    logits, paths = mp.forward(built.specs, x, vendors=optimizer(built, seeds, threads=2).vendors)
+    deltas = built.deltas(seeds, AMPLITUDE)
+    close(logits, oracle.forward(built.models, built.weights, deltas, x, paths))
+
+
+def test_more_paths_than_partial_losses():
+    """294,000 paths on eight tiles: the batch is cut into fewer chunks than tiles."""
+    vendors = (70, 70, 60)
+    built, seeds = build(MLP, vendors), fresh_seeds(vendors)
+    x, y = batch((96, 6))
+    loss, paths = optimizer(built, seeds, threads=2).probe(x, y)
+    assert np.array_equal(paths, oracle.tree_paths(vendors))
+    some = np.random.default_rng(0).choice(len(paths), size=40, replace=False)
+    deltas = built.deltas(seeds, AMPLITUDE)
+    expected = oracle.path_losses(built.models, built.weights, deltas, x, y, paths[some])
+    close(loss[some], expected)
+
+
+# -- panels on demand ------------------------------------------------------------------------------
+
+WIDE = [[linear(6, 1300), RELU], [linear(1300, 1300), RELU], [linear(1300, 3)]]
+
+
+def wide(vendors, **options):
+    """A market whose second spec has 6.8 MB of weights; eight vendors of it outgrow the budget."""
+    built = build(WIDE, (2, vendors, 2))
+    seeds = fresh_seeds((2, 9, 2))
+    seeds[1] = seeds[1][:vendors]
+    return built, optimizer(built, seeds, threads=2, **options)
+
+
+def weights_of(opt, built, path):
+    for spec, context, v in zip(built.weights, opt.spec_context, path, strict=True):
+        yield {key: value + context.delta[key][v] for key, value in spec.items()}
+
+
+@pytest.mark.parametrize("vendors", [2, 9])
+def test_wide_layers(vendors):
+    built, opt = wide(vendors)
+    x, _ = batch((9, 6))
+    logits, paths = mp.forward(built.specs, x, vendors=opt.vendors)
+    for path in ((0, 0, 0), (1, 1, 0), (0, vendors - 1, 1)):
+        row = int(np.flatnonzero((paths == path).all(axis=1))[0])
+        value = x
+        for model, weights in zip(built.models, weights_of(opt, built, path), strict=True):
+            value = model(value, weights)
+        close(logits[row], value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_panels_on_demand_change_no_bits(dtype):
+    x, _ = batch((9, 6))
+    results = []
+    for vendors in (2, 9):
+        built, opt = wide(vendors, dtype=dtype)
+        logits, paths = mp.forward(built.specs, x, vendors=opt.vendors)
+        kept = paths[:, 1] < 2
+        own = mp.continual.forward_with_paths(built.specs, x, np.array([[1, 1, 1]] * 9), opt)
+        results.append((paths[kept], logits[kept], own))
+    for few, many in zip(*results, strict=True):
+        same_bits(few, many)
+
+
+def test_a_star_with_panels_on_demand():
+    x, y = batch((9, 6))
+    (tree, tree_paths), (star, star_paths) = (
+        wide(9, plan=plan)[1].probe(x, y) for plan in ("tree", "star")
+    )
+    where = {tuple(path): loss for path, loss in zip(tree_paths.tolist(), tree, strict=True)}
+    same_bits(star, np.array([where[tuple(path)] for path in star_paths.tolist()]))
+
+
+def test_a_direction_of_many_parameters():
+    """Sums over more parameters than one task takes, against NumPy's."""
+    built, opt = wide(3)
+    loss, paths = opt.probe(*batch((9, 6)))
+    z = oracle.z_scores(loss)
+    direction = opt.compute_direction_vectors(loss, paths)
+    for spec, vectors in enumerate(direction):
+        delta = opt.spec_context[spec].delta
+        sums = {key: np.einsum("p,p...->...", z, delta[key][paths[:, spec]]) for key in vectors}
+        norm = np.sqrt(sum((value**2).sum() for value in sums.values()))
+        for key, value in vectors.items():
+            close(value, sums[key] / norm)
+
+
+# -- threads and processes of the caller -----------------------------------------------------------
+
+
+def test_many_python_threads_at_once():
+    """Calls share the default engine; separate optimizers have engines of their own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 3, 9, 9)).astype(np.float32)
+    weight = rng.normal(size=(5, 4, 3, 3, 3)).astype(np.float32)
+    base = build(MLP, (2, 2, 2))
+    rows, labels = batch((20, 6))
+
+    def work(_):
+        convolved = mp.functional.conv2d(x, weight)
+        straight = mp.straight_forward(base.specs, rows)
+        built = build(MLP, (2, 3, 2))
+        loss, _ = optimizer(built, seed=3, threads=2).probe(rows, labels)
+        return np.asarray(convolved), np.asarray(straight), loss
+
+    expected = work(0)
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(work, range(40)):
+            for mine, theirs in zip(result, expected, strict=True):
+                same_bits(mine, theirs)
+
+
+FORK = """
+import os, sys, warnings
+import numpy as np
+import marketplace as mp
+warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks with threads
+weight = np.ones((4, 3, 3, 3), np.float32)
+x = np.ones((64, 3, 12, 12), np.float32)
+before = mp.functional.conv2d(x, weight)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(mp.functional.conv2d(x, weight), before) else 3)
+_, status = os.waitpid(child, 0)
+assert np.array_equal(mp.functional.conv2d(x, weight), before)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_process_computes_too():
+    done = subprocess.run([sys.executable, "-c", FORK], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# -- instruction sets ------------------------------------------------------------------------------
+
+
+def run_with(isa, *arguments):
+    environment = {**os.environ, "MARKETPLACE_ISA": isa}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, timeout=120, capture_output=True, text=True,
+        cwd=os.path.dirname(__file__),
+    )  # fmt: skip
+
+
+def usable_isas():
+    """Those of this build that this machine has, without the one that every other test uses."""
+    info = mp.build_info()
+    others = [isa for isa in info["isas"] if isa != info["isa"]]
+    return [isa for isa in others if run_with(isa, "-c", "import marketplace as mp; "
+            "mp.functional.relu([1.0])").returncode == 0]  # fmt: skip
+
+
+@pytest.mark.parametrize("isa", usable_isas())
+def test_layers_with_another_instruction_set(isa):
+    tests = ["test_functional", "test_any_conv2d", "test_any_linear", "test_any_norm"]
+    names = [f"test_layers.py::{name}" for name in tests]
+    done = run_with(isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
+
+
+@pytest.mark.parametrize("isa", usable_isas())
+def test_random_numbers_with_another_instruction_set(isa):
+    done = run_with(isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_seeds.py")
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_an_unknown_instruction_set_is_refused():
+    done = run_with("sse9", "-c", "import marketplace as mp; mp.functional.relu([1.0])")
+    assert done.returncode != 0 and "ValueError: MARKETPLACE_ISA: expected one of" in done.stderr

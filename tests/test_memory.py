@@ -1,0 +1,40 @@
+"""A probe's memory does not grow with the number of paths, beyond its losses."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+MIB = 2**20
+BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks" / "bench_memory.py"
+
+
+def measure(tmp_path, *arguments):
+    """Run the benchmark on a small batch; its rows."""
+    report = tmp_path / "memory.json"
+    command = [sys.executable, str(BENCHMARK), "--batch-size", "4", "--json", str(report)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(report.read_text())["rows"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_tree_of_4096_paths_needs_little_more_than_one_of_8(tmp_path, dtype):
+    few, many = measure(tmp_path, "--vendors", "2,16", "--dtype", dtype)
+    assert (few["paths"], many["paths"]) == (8, 4096)
+    assert many["peak_bytes"] - few["peak_bytes"] <= 64 * MIB
+
+
+def test_a_star_needs_little_more_for_more_vendors(tmp_path):
+    few, many = measure(tmp_path, "--vendors", "2,64", "--plan", "star")
+    assert (few["paths"], many["paths"]) == (4, 190)
+    assert many["peak_bytes"] - few["peak_bytes"] <= 64 * MIB
+
+
+def test_the_measurement_sees_memory(tmp_path):
+    """It is above what the process held before its first probe, and a few steps take no more."""
+    short, long = (measure(tmp_path, "--vendors", "2", "--steps", steps)[0] for steps in "16")
+    assert short["peak_bytes"] > short["start_bytes"] > 10 * MIB
+    assert long["peak_bytes"] - short["peak_bytes"] <= 8 * MIB
