@@ -94,6 +94,10 @@ class Backend : public std::enable_shared_from_this<Backend> {
                        const std::vector<double>& coefficients, float* out) = 0;
   // Sum of squares in float64, in an order that depends on `count` alone.
   virtual double squared_norm(const float* values, std::int64_t count) = 0;
+  // For benchmarks: floating point operations a second of the matrix kernel on data in cache, all
+  // threads, and deltas a second of one thread.
+  virtual double measure_peak(double seconds) = 0;
+  virtual double measure_random(double seconds) = 0;
   // target += scale * values.
   virtual void add_scaled(float* target, const float* values, float scale, std::int64_t count) = 0;
 };

@@ -166,7 +166,11 @@ void bind_engine(py::module_& module) {
            py::arg("threads") = 0)
       .def_property_readonly("device", &Backend::device)
       .def_property_readonly("dtype", [](const Backend& self) { return to_string(self.dtype()); })
-      .def_property_readonly("threads", &Backend::threads);
+      .def_property_readonly("threads", &Backend::threads)
+      .def("measure_peak", &Backend::measure_peak, py::arg("seconds"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("measure_random", &Backend::measure_random, py::arg("seconds"),
+           py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/threefry.h"
 #include "cpu/executor.h"
+#include "cpu/measure.h"
 
 namespace marketplace::cpu {
 namespace {
@@ -72,6 +73,11 @@ class CpuBackend : public Backend {
     for (double sum : sums) total += sum;
     return total;
   }
+
+  double measure_peak(double seconds) override {
+    return cpu::measure_peak(kernels_, dtype_, *pool_, seconds);
+  }
+  double measure_random(double seconds) override { return cpu::measure_random(kernels_, seconds); }
 
   void add_scaled(float* target, const float* values, float scale, std::int64_t count) override {
     pool_->run((count + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t index, int) {

@@ -88,7 +88,7 @@ void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights) {
     const auto [level, vendor] = tasks[index];
     const Program& program = programs_[level];
     Buffer& staging = workspaces_[thread]->staging;
-    staging.reserve(program.largest_parameter * 4);
+    staging.reserve(program.staging_floats * 4);
     pack_vendor(program, kernels_, typed_, *models_[level], weights[level], vendor,
                 reinterpret_cast<float*>(staging.get()),
                 panels_[level].get() + vendor * program.packed_bytes);
@@ -96,11 +96,11 @@ void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights) {
 }
 
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {
-  std::int64_t scratch = 0, channels = 1, parameter = 1;
+  std::int64_t scratch = 0, channels = 1, staging = 1;
   for (const Program& program : programs_) {
     scratch = std::max(scratch, program.scratch_size);
     channels = std::max(channels, program.largest_channels);
-    parameter = std::max(parameter, program.largest_parameter);
+    staging = std::max(staging, program.staging_floats);
   }
   for (auto& workspace : workspaces_) {
     workspace->input.reserve(tile * programs_[0].input_size * element_bytes_);
@@ -110,7 +110,7 @@ void CpuExecutor::prepare_workspaces(std::int64_t tile) {
       workspace->activations[i].reserve(tile * programs_[i].output_size * element_bytes_);
       if (on_demand_) workspace->panels[i].reserve(programs_[i].packed_bytes);
     }
-    if (on_demand_) workspace->staging.reserve(parameter * 4);
+    if (on_demand_) workspace->staging.reserve(staging * 4);
   }
 }
 

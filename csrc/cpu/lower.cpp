@@ -107,7 +107,6 @@ class Lowering {
   std::int64_t reserve_floats(int id) {
     if (id < 0) return -1;
     const std::int64_t count = element_count(graph_.parameters[id].shape);
-    program_.largest_parameter = std::max(program_.largest_parameter, count);
     return reserve(count * static_cast<std::int64_t>(sizeof(float)));
   }
 
@@ -126,10 +125,12 @@ class Lowering {
   // Weights, bias and, where it is the only reader, the relu that follows.
   void finish_contraction(Step& step, const Op& op, int node) {
     const std::int64_t weights = element_count(graph_.parameters[op.weight].shape);
-    program_.largest_parameter = std::max(program_.largest_parameter, weights);
     step.weight = op.weight;
     step.bias = op.bias;
     step.contraction.panel_bytes = panel_bytes(step.contraction);
+    const std::int64_t block = kernels_.vector_floats * kernels_.tile_vectors;
+    const auto depth = static_cast<std::int64_t>(step.contraction.target.size());
+    program_.staging_floats = std::max(program_.staging_floats, weights + depth * block);
     step.weight_at = reserve(step.contraction.panel_bytes * step.contraction.groups);
     step.bias_at = reserve_floats(op.bias);
     const int next = only_relu(node);
@@ -163,20 +164,19 @@ class Lowering {
     return step.out;
   }
 
-  // k runs over (kh, kw, c); where pixels of a kernel row are neighbours in memory, one run holds
-  // the whole row.
+  // Steps run over (kh, kw, c); where pixels of a kernel row are neighbours in memory, one run
+  // holds the whole row. Weights come in the order (c, kh, kw).
   void conv_runs(const Op& op, std::int64_t width, std::int64_t channels, Contraction& c) const {
     const Window& w = op.window;
     const std::int64_t each = channels / op.groups;
     const bool whole_row = op.groups == 1 && w.dilation[1] == 1;
     c.run_length = whole_row ? w.kernel[1] * each : each;
     for (std::int64_t kh = 0; kh < w.kernel[0]; ++kh)
-      for (std::int64_t kw = 0; kw < w.kernel[1]; ++kw) {
-        if (!whole_row || kw == 0)
-          c.run_offset.push_back((kh * w.dilation[0] * width + kw * w.dilation[1]) * channels);
-        for (std::int64_t i = 0; i < each; ++i)
-          c.source.push_back((i * w.kernel[0] + kh) * w.kernel[1] + kw);
-      }
+      for (std::int64_t kw = 0; kw < (whole_row ? 1 : w.kernel[1]); ++kw)
+        c.run_offset.push_back((kh * w.dilation[0] * width + kw * w.dilation[1]) * channels);
+    for (std::int64_t i = 0; i < each; ++i)
+      for (std::int64_t pixel = 0; pixel < w.kernel[0] * w.kernel[1]; ++pixel)
+        c.target.push_back(pixel * each + i);
   }
 
   void lower_conv(int node) {
@@ -195,7 +195,6 @@ class Lowering {
     c.groups = op.groups;
     c.columns = out[0] / op.groups;
     c.group_input = in[0] / op.groups;
-    c.column_stride = static_cast<std::int64_t>(c.source.size());
     values_[node] = {step.out, Layout::channels_last};
     finish_contraction(step, op, node);
   }
@@ -209,8 +208,8 @@ class Lowering {
     for (std::int64_t r = 0; r < element_count(shapes_[node]) / weight[0]; ++r)
       c.row_offset.push_back(r * weight[1]);
     c.run_offset = {0};
-    c.run_length = c.column_stride = weight[1];
-    for (std::int64_t k = 0; k < weight[1]; ++k) c.source.push_back(k);
+    c.run_length = weight[1];
+    for (std::int64_t k = 0; k < weight[1]; ++k) c.target.push_back(k);
     c.columns = weight[0];
     values_[node] = {step.out, Layout::planar};
     finish_contraction(step, op, node);

@@ -29,17 +29,19 @@ void vendor_parameter(const KernelTable& kernels, const Model& model, const Vend
 
 namespace {
 
-void pack_contraction(const Step& step, const TypedKernels& typed, const float* weights,
+// staging: the parameter itself, then room for the kernel.
+void pack_contraction(const Step& step, const TypedKernels& typed, float* staging,
                       std::byte* panel) {
   const Contraction& c = step.contraction;
+  const auto depth = static_cast<std::int64_t>(c.target.size());
   PackArgs args{};
   args.columns = c.columns;
-  args.column_stride = c.column_stride;
-  args.source = c.source.data();
   args.runs = static_cast<std::int64_t>(c.run_offset.size());
   args.run_length = c.run_length;
+  args.target = c.target.data();
+  args.staging = staging + c.groups * c.columns * depth;
   for (std::int64_t g = 0; g < c.groups; ++g) {
-    args.weights = weights + g * c.columns * c.column_stride;
+    args.weights = staging + g * c.columns * depth;
     args.panel = panel + g * c.panel_bytes;
     typed.pack_panel(args);
   }

@@ -34,10 +34,10 @@ enum class StepKind {
 
 // A convolution or linear layer as an indirect matrix product, for one sample; see ContractArgs.
 struct Contraction {
-  std::vector<std::int64_t> row_offset, run_offset, source;
+  std::vector<std::int64_t> row_offset, run_offset;
+  std::vector<std::int64_t> target;  // where the k-th weight of a column goes, see PackArgs
   std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
   std::int64_t group_input = 0;                          // input elements between groups
-  std::int64_t column_stride = 0;                        // weights of one column
   std::int64_t panel_bytes = 0;                          // of one group
   bool relu = false;
 };
@@ -72,7 +72,8 @@ struct Program {
   Layout output_layout = Layout::planar;
   Shape output_shape;
   std::int64_t input_size = 0, output_size = 0, scratch_size = 0;  // elements of one sample
-  std::int64_t packed_bytes = 0, largest_parameter = 0, largest_channels = 1;
+  std::int64_t packed_bytes = 0, largest_channels = 1;
+  std::int64_t staging_floats = 0;  // what packing one vendor needs beside its result
   std::int64_t flops = 0;
 };
 
@@ -83,7 +84,7 @@ Program lower(const Model& model, const Shape& input_shape, Layout input_layout,
 void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
                       std::int64_t vendor, int id, float* out);
 
-// All weights of one vendor as the steps want them. staging: (largest_parameter,).
+// All weights of one vendor as the steps want them. staging: (staging_floats,).
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,
                  float* staging, std::byte* packed);

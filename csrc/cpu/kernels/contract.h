@@ -10,7 +10,6 @@
 namespace {
 
 using marketplace::cpu::ContractArgs;
-using marketplace::cpu::PackArgs;
 
 constexpr int kBlockColumns = kVectorFloats * kTileVectors;
 
@@ -177,37 +176,6 @@ void contract(const ContractArgs& args) {
     else
       contract_block<T, 1>(args, panel, column, columns);
     panel += depth * (columns > kVectorFloats ? kBlockColumns : kVectorFloats);
-  }
-}
-
-// Columns `first` to `first + columns` of the weights into a panel block of `width` columns.
-template <class T>
-MP_INLINE void pack_block(const PackArgs& args, std::int64_t first, int columns, int width,
-                          T* panel) {
-  const int steps = sizeof(T) == 2 ? 2 : 1;  // bfloat16 interleaves pairs of steps
-  const std::int64_t stored = stored_length(args.run_length, panel);
-  for (std::int64_t r = 0; r < args.runs; ++r) {
-    const std::int64_t* source = args.source + r * args.run_length;
-    for (std::int64_t k = 0; k < stored; ++k) {
-      T* out = panel + (r * stored + k / steps * steps) * width + k % steps;
-      const bool real = k < args.run_length;
-      const float* in = args.weights + first * args.column_stride + (real ? source[k] : 0);
-      for (int c = 0; c < width; ++c)
-        from_float(real && c < columns ? in[c * args.column_stride] : 0.0f, out[c * steps]);
-    }
-  }
-}
-
-template <class T>
-void pack_panel(const PackArgs& args) {
-  T* panel = static_cast<T*>(args.panel);
-  const std::int64_t depth = args.runs * stored_length(args.run_length, panel);
-  for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
-    const std::int64_t left = args.columns - column;
-    const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
-    const int width = columns > kVectorFloats ? kBlockColumns : kVectorFloats;
-    pack_block<T>(args, column, columns, width, panel);
-    panel += depth * width;
   }
 }
 

@@ -24,15 +24,15 @@ struct ContractArgs {
   std::int64_t out_row_stride;  // elements; rows of all samples follow one another
 };
 
-// w (columns, runs * run_length) row-major, the k-th product reading element source[k] -> panels of
-// up to vector_floats * tile_vectors columns, [block][run][step][column]; bfloat16 interleaves two
-// steps, an odd run ends in a zero.
+// weights (columns, depth) row-major, depth = runs * run_length -> panels of up to vector_floats *
+// tile_vectors columns, [block][run][step][column]; bfloat16 interleaves two steps, an odd run ends
+// in a zero. Element k of a column becomes step `target[k]`, counted over all runs.
 struct PackArgs {
   const float* weights;
-  std::int64_t columns, column_stride;  // elements between columns of `weights`
-  const std::int64_t* source;           // (runs * run_length)
-  std::int64_t runs, run_length;
+  std::int64_t columns, runs, run_length;
+  const std::int64_t* target;  // (runs * run_length)
   void* panel;
+  float* staging;  // (runs * run_length * vector_floats * tile_vectors)
 };
 
 struct PoolArgs {
