@@ -1,0 +1,44 @@
+"""Who may include whom: data flows bindings -> market -> backend.h -> cpu, never backwards."""
+
+import pathlib
+import re
+import sys
+
+MAY_INCLUDE = {
+    "core": {"core"},
+    "graph": {"core", "graph"},
+    "backend.h": {"core", "graph"},
+    "cpu": {"core", "graph", "backend.h", "cpu"},
+    "market": {"core", "graph", "backend.h", "market"},
+    "devices": {"core", "backend.h", "devices", "cpu"},
+    "bindings": {"core", "graph", "backend.h", "market", "devices", "bindings"},
+}
+
+
+def room(name: str) -> str:
+    """The room of a path below csrc."""
+    return name if name == "backend.h" else re.split(r"[/.]", name)[0]
+
+
+def main() -> int:
+    """Print every include that crosses a wall."""
+    root = pathlib.Path(__file__).parents[1] / "csrc"
+    wrong = []
+    for path in sorted(root.rglob("*")):
+        if path.suffix not in {".h", ".cpp", ".inc", ".cu"}:
+            continue
+        here = room(str(path.relative_to(root)))
+        text = path.read_text()
+        wrong += [
+            f"{path.relative_to(root)} includes {name}"
+            for name in re.findall(r'#include "([^"]+)"', text)
+            if room(name) not in MAY_INCLUDE[here]
+        ]
+        if "pybind11/" in text and here != "bindings":
+            wrong.append(f"{path.relative_to(root)} includes pybind11")
+    print("\n".join(wrong) or "includes: every file knows its room")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
