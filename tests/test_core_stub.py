@@ -1,6 +1,7 @@
 """The typed stub of the compiled module and the module itself name the same things, both ways."""
 
 import ast
+import functools
 import inspect
 import pathlib
 
@@ -75,19 +76,22 @@ def arguments(function):
     return [argument.arg for argument in every if argument.arg != "self"]
 
 
-def signatures():
+def stub_functions():
+    """Every function and method of the stub, with the names that lead to it."""
     for name, node in STUB_FUNCTIONS.items():
-        yield pytest.param(node, getattr(_core, name), id=name)
+        yield (name,), node
     for owner, node in STUB_CLASSES.items():
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and kind(member).endswith("method"):
-                compiled = getattr(getattr(_core, owner), member.name)
-                yield pytest.param(member, compiled, id=f"{owner}.{member.name}")
+                yield (owner, member.name), member
 
 
-@pytest.mark.parametrize("node, compiled", list(signatures()))
-def test_argument_names(node, compiled):
+@pytest.mark.parametrize(
+    "way, node", [pytest.param(*found, id=".".join(found[0])) for found in stub_functions()]
+)
+def test_argument_names(way, node):
     """pybind11 writes each function's signature into the first line of its docstring."""
+    compiled = functools.reduce(getattr, way, _core)
     first = compiled.__doc__.splitlines()[0]
     assert first.startswith(f"{node.name}(")
     parsed = ast.parse(f"def {first.split(' ->')[0]}: ...".replace("...", "None")).body[0]
