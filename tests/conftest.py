@@ -13,6 +13,11 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_configure(config):
+    """Name the mark of tests that a sanitizer would slow down, or whose figures it would spoil."""
+    config.addinivalue_line("markers", "slow: nested test runs and measurements of this process")
+
+
 def _load(name):
     with np.load(GOLDEN / name) as archive:
         return dict(archive)

@@ -183,6 +183,14 @@ def star_sums(loss, paths, deltas, mode):
     return sums
 
 
+def coefficients(loss, paths, vendor_counts, mode, plan):
+    """``c_{i,v} = Σ_{paths through v} z``: the sums where vendor v's delta is unit vector v."""
+    one_hot = [[{"": np.eye(count)[v]} for v in range(count)] for count in vendor_counts]
+    if plan == "star":
+        return [g[""] for g in star_sums(loss, paths, one_hot, mode)]
+    return [g[""] for g in tree_sums(loss, paths, one_hot)]
+
+
 def unit_vectors(sums, mode):
     """Divide by the norm of each spec's vector (``per_spec``) or of all together (``whole``)."""
     squares = [sum(float((value**2).sum()) for value in g.values()) for g in sums]

@@ -204,6 +204,7 @@ def usable_isas():
             "mp.functional.relu([1.0])").returncode == 0]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", usable_isas())
 def test_layers_with_another_instruction_set(isa):
     tests = ["test_functional", "test_any_conv2d", "test_any_linear", "test_any_norm"]
@@ -213,6 +214,7 @@ def test_layers_with_another_instruction_set(isa):
     assert "passed" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", usable_isas())
 def test_random_numbers_with_another_instruction_set(isa):
     done = run_with(isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_seeds.py")

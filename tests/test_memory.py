@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
 MIB = 2**20
 BENCHMARK = pathlib.Path(__file__).parents[1] / "benchmarks" / "bench_memory.py"
 

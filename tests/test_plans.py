@@ -206,7 +206,8 @@ def test_produce_chains_into_forward():
         data, paths = mp.produce(spec, data, vendors, paths)
     logits, forward_paths = mp.forward(built.specs, x, vendors=opt.vendors)
     assert np.array_equal(paths, forward_paths)
-    same_bits(data, logits)
+    # in one piece, images stay channels-last between specs, which changes the order of sums
+    close(data, logits)
 
 
 def test_produce_of_the_first_spec():

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "cpu/walker.h"
+
 namespace marketplace::cpu {
 namespace {
 
@@ -42,7 +44,7 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
       typed_(dtype == DType::float32 ? kernels.float32 : kernels.bfloat16),
       pool_(std::move(pool)) {
   Shape shape = input_shape;
-  Layout layout = Layout::planar;
+  Layout layout;
   for (std::size_t i = 0; i < models_.size(); ++i) {
     const bool last = i + 1 == models_.size();
     programs_.push_back(lower(*models_[i], shape, layout, last, dtype_, kernels_));
@@ -50,6 +52,7 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
     layout = programs_.back().output_layout;
     whole_batch_ = whole_batch_ || needs_whole_batch(models_[i]->graph());
   }
+  head_ = std::make_unique<WideHead>(programs_.back(), *models_.back(), kernels_, dtype_);
   panels_.resize(models_.size());
   for (int t = 0; t < pool_->threads(); ++t) {
     workspaces_.push_back(std::make_unique<Workspace>());
@@ -70,29 +73,43 @@ std::int64_t CpuExecutor::tile_samples(std::int64_t batch) const {
   return std::clamp<std::int64_t>(std::min(budget / sample_bytes, share), 1, batch);
 }
 
-void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights) {
+std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
+  return programs_[level].output_size * (level + 1 == programs_.size() ? 4 : element_bytes_);
+}
+
+void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, bool wide) {
   std::int64_t bytes = 0, vendors = 0;
-  std::vector<std::pair<std::size_t, std::int64_t>> tasks;
-  for (std::size_t i = 0; i < programs_.size(); ++i)
-    for (std::int64_t v = 0; v < weights[i].count; ++v) {
-      tasks.emplace_back(i, v);
-      bytes += programs_[i].packed_bytes;
-      vendors = std::max(vendors, weights[i].count);
-    }
+  for (std::size_t i = 0; i < programs_.size(); ++i) {
+    bytes += programs_[i].packed_bytes * weights[i].count;
+    vendors = std::max(vendors, weights[i].count);
+  }
   on_demand_ = vendors > 1 && bytes > kPanelBudgetBytes;
+  wide_ = wide && !on_demand_ && programs_.size() > 1 && head_->suits();
   for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
   if (on_demand_) return;
-  for (std::size_t i = 0; i < programs_.size(); ++i)
-    panels_[i].reserve(programs_[i].packed_bytes * weights[i].count);
+  std::vector<std::pair<std::size_t, std::int64_t>> tasks;  // level, vendor or group of vendors
+  for (std::size_t i = 0; i < programs_.size(); ++i) {
+    const bool head = wide_ && i + 1 == programs_.size();
+    const std::int64_t count = weights[i].count;
+    panels_[i].reserve(head ? head_->packed_bytes(count) : programs_[i].packed_bytes * count);
+    for (std::int64_t v = 0; v < (head ? head_->group_count(count) : count); ++v)
+      tasks.emplace_back(i, v);
+  }
   pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
-    const auto [level, vendor] = tasks[index];
-    const Program& program = programs_[level];
-    Buffer& staging = workspaces_[thread]->staging;
-    staging.reserve(program.staging_floats * 4);
-    pack_vendor(program, kernels_, typed_, *models_[level], weights[level], vendor,
-                reinterpret_cast<float*>(staging.get()),
-                panels_[level].get() + vendor * program.packed_bytes);
+    const auto [level, item] = tasks[index];
+    pack_panels(level, weights[level], item, *workspaces_[thread]);
   });
+}
+
+void CpuExecutor::pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
+                              Workspace& workspace) {
+  const Program& program = programs_[level];
+  const bool head = wide_ && level + 1 == programs_.size();
+  const std::int64_t floats = head ? head_->staging_floats() : program.staging_floats;
+  auto* staging = reinterpret_cast<float*>(workspace.staging.reserve(floats * 4));
+  if (head) return head_->pack(weights, index, staging, panels_[level].get());
+  pack_vendor(program, kernels_, typed_, *models_[level], weights, index, staging,
+              panels_[level].get() + index * program.packed_bytes);
 }
 
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {
@@ -107,10 +124,11 @@ void CpuExecutor::prepare_workspaces(std::int64_t tile) {
     workspace->scratch.reserve(std::max<std::int64_t>(1, tile * scratch * element_bytes_));
     workspace->statistics.reserve(2 * channels * 4);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
-      workspace->activations[i].reserve(tile * programs_[i].output_size * element_bytes_);
+      workspace->activations[i].reserve(tile * output_bytes(i));
       if (on_demand_) workspace->panels[i].reserve(programs_[i].packed_bytes);
     }
     if (on_demand_) workspace->staging.reserve(staging * 4);
+    if (wide_) workspace->logits.reserve(head_->scratch_floats(tile) * 4);
   }
 }
 
@@ -147,54 +165,10 @@ void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
   run_program(programs_[level], typed_, element_bytes_, args);
 }
 
-// Depth first through the rows below one root, on one tile after another.
-class Walker {
- public:
-  Walker(CpuExecutor& executor, const Job& job, int thread, const Job::Task& task)
-      : executor_(executor), job_(job), workspace_(*executor.workspaces_[thread]), task_(task) {}
-
-  void run() {
-    const std::int64_t tiles = job_.tiles();
-    const std::int64_t end = (task_.chunk + 1) * tiles / job_.chunks;
-    const std::int64_t input = job_.plan->levels[0].parent[task_.root];
-    for (std::int64_t t = task_.chunk * tiles / job_.chunks; t < end; ++t) {
-      first_ = t * job_.tile;
-      count_ = std::min(job_.tile, job_.batch->size - first_);
-      std::byte* in = workspace_.input.get();
-      executor_.load_samples(*job_.batch, input * job_.batch->size + first_, count_, in);
-      visit(0, task_.root, in);
-    }
-  }
-
- private:
-  void visit(std::size_t level, std::int64_t row, const std::byte* in) {
-    std::byte* out = workspace_.activations[level].get();
-    RunArgs args;
-    args.samples = count_;
-    args.in = in;
-    args.out = out;
-    args.inference = job_.inference;
-    if (job_.leader && job_.leader_row[level] == row) args.leader = &(*job_.leader)[level];
-    executor_.run_vendor(workspace_, level, *job_.weights, job_.plan->levels[level].vendor[row],
-                         args);
-    if (level + 1 == job_.plan->levels.size())
-      return job_.sink(task_.chunk, row, first_, count_, out);
-    const Job::Children& children = job_.children[level];
-    for (std::int64_t c = children.begin[row]; c < children.begin[row + 1]; ++c)
-      if (job_.used[level + 1][children.rows[c]]) visit(level + 1, children.rows[c], out);
-  }
-
-  CpuExecutor& executor_;
-  const Job& job_;
-  CpuExecutor::Workspace& workspace_;
-  const Job::Task& task_;
-  std::int64_t first_ = 0, count_ = 0;
-};
-
 // Everything that shapes the order of sums depends on the job alone, never on the number of
 // threads.
 void CpuExecutor::plan_job(Job& job) {
-  prepare_panels(*job.weights);
+  prepare_panels(*job.weights, true);
   const bool whole = whole_batch_ && !job.inference;
   job.tile = whole ? job.batch->size : tile_samples(job.batch->size);
   job.chunks = std::clamp<std::int64_t>(kPartialLosses / job.plan->path_count(), 1,
@@ -222,9 +196,9 @@ void CpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
   const bool ignoring = labels.ignore_index.has_value();
   const std::int32_t ignored = labels.ignore_index.value_or(0);
   job.sink = [&](std::int64_t chunk, std::int64_t path, std::int64_t first, std::int64_t count,
-                 const std::byte* logits) {
-    partial[chunk * paths + path] +=
-        typed_.cross_entropy(logits, labels.data + first, count, classes, ignoring, ignored);
+                 const float* logits, std::int64_t stride) {
+    partial[chunk * paths + path] += kernels_.cross_entropy(
+        {logits, stride, count, classes, labels.data + first, ignoring, ignored});
   };
   run_job(job);
   std::int64_t counted = batch.size;
@@ -242,8 +216,9 @@ void CpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& we
   Job job = make_job(plan, weights, batch, leader);
   plan_job(job);
   job.sink = [&](std::int64_t, std::int64_t path, std::int64_t first, std::int64_t count,
-                 const std::byte* values) {
-    typed_.to_float(values, out + (path * batch.size + first) * each, count * each);
+                 const float* values, std::int64_t stride) {
+    for (std::int64_t s = 0; s < count; ++s)
+      std::copy_n(values + s * stride, each, out + (path * batch.size + first + s) * each);
   };
   run_job(job);
 }
@@ -257,8 +232,9 @@ void CpuExecutor::infer(const Batch& batch, float* out) {
   job.inference = true;
   plan_job(job);
   job.sink = [&](std::int64_t, std::int64_t, std::int64_t first, std::int64_t count,
-                 const std::byte* values) {
-    typed_.to_float(values, out + first * each, count * each);
+                 const float* values, std::int64_t stride) {
+    for (std::int64_t s = 0; s < count; ++s)
+      std::copy_n(values + s * stride, each, out + (first + s) * each);
   };
   run_job(job);
 }
@@ -277,7 +253,7 @@ void CpuExecutor::run_paths_level(std::size_t level, const std::vector<VendorWei
       tasks.emplace_back(v, static_cast<std::int64_t>(first));
   const Program& program = programs_[level];
   const std::int64_t in_bytes = program.input_size * element_bytes_;
-  const std::int64_t out_bytes = program.output_size * element_bytes_;
+  const std::int64_t out_bytes = output_bytes(level);
   pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
     const auto [vendor, first] = tasks[index];
     Workspace& workspace = *workspaces_[thread];
@@ -299,18 +275,18 @@ void CpuExecutor::run_paths_level(std::size_t level, const std::vector<VendorWei
 
 void CpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                                 const std::int32_t* paths, float* out) {
-  prepare_panels(weights);
+  prepare_panels(weights, false);
   prepare_workspaces(tile_samples(batch.size));
   std::int64_t largest = programs_[0].input_size;
   for (const Program& program : programs_) largest = std::max(largest, program.output_size);
   Buffer buffers[2];
-  for (Buffer& buffer : buffers) buffer.reserve(batch.size * largest * element_bytes_);
+  for (Buffer& buffer : buffers) buffer.reserve(batch.size * largest * 4);
   load_samples(batch, 0, batch.size, buffers[0].get());
   for (std::size_t i = 0; i < programs_.size(); ++i)
     run_paths_level(i, weights, paths, batch.size, buffers[i % 2].get(),
                     buffers[(i + 1) % 2].get());
-  typed_.to_float(buffers[programs_.size() % 2].get(), out,
-                  batch.size * programs_.back().output_size);
+  const std::int64_t bytes = batch.size * output_bytes(programs_.size() - 1);
+  std::memcpy(out, buffers[programs_.size() % 2].get(), bytes);
 }
 
 }  // namespace marketplace::cpu

@@ -8,6 +8,7 @@
 #include "cpu/job.h"
 #include "cpu/program.h"
 #include "cpu/thread_pool.h"
+#include "cpu/wide_head.h"
 #include "cpu/workspace.h"
 
 namespace marketplace::cpu {
@@ -32,14 +33,18 @@ class CpuExecutor : public Executor {
 
   // What one thread works in.
   struct Workspace {
-    Buffer input, scratch, statistics, staging;
+    Buffer input, scratch, statistics, staging, logits;
     std::vector<Buffer> activations;         // per level, (tile, output)
     std::vector<Buffer> panels;              // per level, when panels are made on demand
     std::vector<std::int64_t> panel_vendor;  // whose weights they hold, -1 for nobody's
   };
 
   std::int64_t tile_samples(std::int64_t batch) const;
-  void prepare_panels(const std::vector<VendorWeights>& weights);
+  std::int64_t output_bytes(std::size_t level) const;  // of one sample
+  // `wide`: the last spec's vendors side by side, see WideHead.
+  void prepare_panels(const std::vector<VendorWeights>& weights, bool wide);
+  void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
+                   Workspace& workspace);
   void prepare_workspaces(std::int64_t tile);
   // Cuts a job with plan, weights, batch and inference set into tiles and tasks.
   void plan_job(Job& job);
@@ -63,7 +68,9 @@ class CpuExecutor : public Executor {
   const TypedKernels& typed_;
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Program> programs_;
+  std::unique_ptr<WideHead> head_;
   bool whole_batch_ = false;
+  bool wide_ = false;           // the panels of the last level are the wide head's
   bool on_demand_ = false;      // panels of all vendors would not fit the budget
   std::vector<Buffer> panels_;  // per level, (V, packed_bytes)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread

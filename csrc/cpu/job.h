@@ -9,9 +9,10 @@
 
 namespace marketplace::cpu {
 
-// Takes the last spec's results of one path for samples [first, first + count) of a chunk.
+// Takes the last spec's results of one path for samples [first, first + count) of a chunk; one
+// sample's results start `stride` floats behind the one before.
 using Sink = std::function<void(std::int64_t chunk, std::int64_t path, std::int64_t first,
-                                std::int64_t count, const std::byte* values)>;
+                                std::int64_t count, const float* values, std::int64_t stride)>;
 
 struct Job {
   struct Task {

@@ -1,13 +1,13 @@
 // From a graph to a program: layouts, fused activations, scratch slots, packed weights.
 #include <algorithm>
 
+#include "cpu/geometry.h"
 #include "cpu/program.h"
 
 namespace marketplace::cpu {
 namespace {
 
 constexpr std::int64_t kAlignBytes = 64;
-constexpr std::int64_t kAlignElements = 32;
 
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -15,8 +15,12 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 
 struct Value {
   int slot = kInputSlot;
-  Layout layout = Layout::planar;
+  Layout layout;
 };
+
+Layout image_layout(const Shape& shape) {
+  return {shape[0], shape[1] * shape[2]};
+}
 
 class Lowering {
  public:
@@ -30,20 +34,20 @@ class Lowering {
     mark_live(graph_.output);
   }
 
-  Program run(Layout input_layout, bool planar_output) {
+  Program run(Layout input_layout, bool last) {
     values_[0].layout = input_layout;
     for (int node = 1; node < static_cast<int>(graph_.ops.size()); ++node)
       if (live_[node] && !done_[node]) lower_op(node);
     Value out = values_[graph_.output];
     const Shape& shape = shapes_[graph_.output];
-    if (planar_output) out = planar(graph_.output);
+    if (last) out = as_float(planar(graph_.output), element_count(shape));
     if (out.slot == kInputSlot) out = copy(out, shape);
     program_.output_slot = out.slot;
     program_.output_layout = out.layout;
     program_.output_shape = shape;
     program_.output_size = element_count(shape);
     program_.flops = count_flops(graph_, shapes_);
-    place_slots();
+    place_slots(program_);
     return std::move(program_);
   }
 
@@ -75,26 +79,42 @@ class Lowering {
     return {emit(StepKind::copy, -1, from.slot, element_count(shape)).out, from.layout};
   }
 
-  // A swap of (rows, channels) in memory; free where one of them is 1.
-  Value swap(Value from, const Shape& shape, Layout to) {
-    const std::int64_t pixels = shape[1] * shape[2];
-    if (shape[0] == 1 || pixels == 1) return {from.slot, to};
-    Step& step = emit(StepKind::transpose, -1, from.slot, element_count(shape));
-    step.rows = to == Layout::channels_last ? shape[0] : pixels;
-    step.channels = to == Layout::channels_last ? pixels : shape[0];
+  Value transpose(Value from, std::int64_t rows, std::int64_t columns, Layout to) {
+    Step& step = emit(StepKind::transpose, -1, from.slot, rows * columns);
+    step.rows = rows;
+    step.channels = columns;
     return {step.out, to};
-  }
-
-  Value channels_last(int node) {
-    const Value value = values_[node];
-    if (value.layout == Layout::channels_last || shapes_[node].size() != 3) return value;
-    return values_[node] = swap(value, shapes_[node], Layout::channels_last);
   }
 
   Value planar(int node) {
     const Value value = values_[node];
-    if (value.layout == Layout::planar) return value;
-    return values_[node] = swap(value, shapes_[node], Layout::planar);
+    if (value.layout.planar()) return value;
+    return values_[node] = transpose(value, value.layout.pixels, value.layout.channels, {});
+  }
+
+  Value channels_last(int node) {
+    const Layout wanted = image_layout(shapes_[node]);
+    if (values_[node].layout == wanted) return values_[node];
+    const Value value = planar(node);
+    if (wanted.planar()) return value;
+    return values_[node] = transpose(value, wanted.channels, wanted.pixels, wanted);
+  }
+
+  // Float32 whatever the compute type: losses differ by less than bfloat16 can tell apart.
+  Value as_float(Value from, std::int64_t count) {
+    if (element_bytes_ == 4) return from;
+    for (Step& step : program_.steps)
+      if (step.out == from.slot && step.kind == StepKind::contract && readers(from.slot) == 0) {
+        step.contraction.float_out = true;
+        return from;
+      }
+    return {emit(StepKind::to_float, -1, from.slot, count).out, {}};
+  }
+
+  int readers(int slot) const {
+    int count = 0;
+    for (const Step& step : program_.steps) count += (step.a == slot) + (step.b == slot);
+    return count;
   }
 
   std::int64_t reserve(std::int64_t bytes) {
@@ -140,14 +160,19 @@ class Lowering {
     values_[next] = values_[node];
   }
 
-  int only_relu(int node) const {
+  // The one node that reads another, -1 where there are several or the result leaves the spec.
+  int only_reader(int node) const {
     if (uses_[node] != 1 || node == graph_.output) return -1;
-    for (int next = node + 1; next < static_cast<int>(graph_.ops.size()); ++next) {
-      const Op& op = graph_.ops[next];
-      if (live_[next] && op.a == node && op.kind == OpKind::unary && op.unary == UnaryKind::relu)
-        return next;
-    }
+    for (int next = node + 1; next < static_cast<int>(graph_.ops.size()); ++next)
+      if (live_[next] && (graph_.ops[next].a == node || graph_.ops[next].b == node)) return next;
     return -1;
+  }
+
+  int only_relu(int node) const {
+    const int next = only_reader(node);
+    const bool relu = next >= 0 && graph_.ops[next].kind == OpKind::unary &&
+                      graph_.ops[next].unary == UnaryKind::relu;
+    return relu ? next : -1;
   }
 
   // The input of a convolution with its zeros around it; (H, W) of the result.
@@ -164,21 +189,6 @@ class Lowering {
     return step.out;
   }
 
-  // Steps run over (kh, kw, c); where pixels of a kernel row are neighbours in memory, one run
-  // holds the whole row. Weights come in the order (c, kh, kw).
-  void conv_runs(const Op& op, std::int64_t width, std::int64_t channels, Contraction& c) const {
-    const Window& w = op.window;
-    const std::int64_t each = channels / op.groups;
-    const bool whole_row = op.groups == 1 && w.dilation[1] == 1;
-    c.run_length = whole_row ? w.kernel[1] * each : each;
-    for (std::int64_t kh = 0; kh < w.kernel[0]; ++kh)
-      for (std::int64_t kw = 0; kw < (whole_row ? 1 : w.kernel[1]); ++kw)
-        c.run_offset.push_back((kh * w.dilation[0] * width + kw * w.dilation[1]) * channels);
-    for (std::int64_t i = 0; i < each; ++i)
-      for (std::int64_t pixel = 0; pixel < w.kernel[0] * w.kernel[1]; ++pixel)
-        c.target.push_back(pixel * each + i);
-  }
-
   void lower_conv(int node) {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
@@ -186,32 +196,23 @@ class Lowering {
     std::int64_t extent[2];
     const int slot = padded(op, channels_last(op.a).slot, in, extent);
     Step& step = emit(StepKind::contract, node, slot, element_count(out));
-    Contraction& c = step.contraction;
-    for (std::int64_t h = 0; h < out[1]; ++h)
-      for (std::int64_t w = 0; w < out[2]; ++w)
-        c.row_offset.push_back((h * op.window.stride[0] * extent[1] + w * op.window.stride[1]) *
-                               in[0]);
-    conv_runs(op, extent[1], in[0], c);
-    c.groups = op.groups;
-    c.columns = out[0] / op.groups;
-    c.group_input = in[0] / op.groups;
-    values_[node] = {step.out, Layout::channels_last};
+    step.contraction = conv_contraction(op, extent[1], in[0], out);
+    values_[node] = {step.out, image_layout(out)};
     finish_contraction(step, op, node);
+  }
+
+  // A flattened image need not be put in order: its weights are, while they are packed.
+  Layout linear_layout(const Op& op) {
+    return shapes_[op.a].size() == 1 ? values_[op.a].layout : planar(op.a).layout;
   }
 
   void lower_linear(int node) {
     const Op& op = graph_.ops[node];
     const Shape& weight = graph_.parameters[op.weight].shape;
-    const int slot = planar(op.a).slot;
-    Step& step = emit(StepKind::contract, node, slot, element_count(shapes_[node]));
-    Contraction& c = step.contraction;
-    for (std::int64_t r = 0; r < element_count(shapes_[node]) / weight[0]; ++r)
-      c.row_offset.push_back(r * weight[1]);
-    c.run_offset = {0};
-    c.run_length = weight[1];
-    for (std::int64_t k = 0; k < weight[1]; ++k) c.target.push_back(k);
-    c.columns = weight[0];
-    values_[node] = {step.out, Layout::planar};
+    const Layout layout = linear_layout(op);
+    Step& step = emit(StepKind::contract, node, values_[op.a].slot, element_count(shapes_[node]));
+    step.contraction = linear_contraction(weight, element_count(shapes_[node]), layout);
+    values_[node] = {step.out, {}};
     finish_contraction(step, op, node);
   }
 
@@ -219,7 +220,7 @@ class Lowering {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
     const bool layer = kind == StepKind::layer_norm;
-    const Value value = layer ? planar(op.a) : channels_last(op.a);
+    const Value value = layer || in.size() != 3 ? planar(op.a) : channels_last(op.a);
     Step& step = emit(kind, node, value.slot, element_count(in));
     step.channels = layer ? element_count(op.shape) : in[0];
     step.rows = element_count(in) / step.channels;
@@ -230,27 +231,31 @@ class Lowering {
     step.bias_at = reserve_floats(op.bias);
     program_.largest_channels = std::max(program_.largest_channels, step.channels);
     values_[node] = {step.out, value.layout};
+    const int pool = kind == StepKind::instance_norm ? only_pool(node) : -1;
+    if (pool < 0) return;
+    program_.slots[step.out].size = element_count(shapes_[pool]);
+    step.pooled = true;
+    step.pool = pool_args(graph_.ops[pool], shapes_[graph_.ops[pool].a], shapes_[pool]);
+    done_[pool] = true;
+    values_[pool] = {step.out, image_layout(shapes_[pool])};
+  }
+
+  // The max pool that alone reads a node, if its windows lie side by side.
+  int only_pool(int node) const {
+    const int next = only_reader(node);
+    if (next < 0 || graph_.ops[next].kind != OpKind::max_pool2d) return -1;
+    const Window& w = graph_.ops[next].window;
+    for (int axis : {0, 1})
+      if (w.kernel[axis] != w.stride[axis] || w.padding[axis] != 0 || w.dilation[axis] != 1)
+        return -1;
+    return next;
   }
 
   void lower_pool(int node, StepKind kind) {
-    const Op& op = graph_.ops[node];
-    const Shape& in = shapes_[op.a];
-    const Shape& out = shapes_[node];
-    const int slot = channels_last(op.a).slot;
-    Step& step = emit(kind, node, slot, element_count(out));
-    step.pool.height = in[1];
-    step.pool.width = in[2];
-    step.pool.channels = in[0];
-    step.pool.out_height = out[1];
-    step.pool.out_width = out[2];
-    step.pool.count_include_pad = op.count_include_pad;
-    for (int axis = 0; axis < 2; ++axis) {
-      step.pool.kernel[axis] = op.window.kernel[axis];
-      step.pool.stride[axis] = op.window.stride[axis];
-      step.pool.padding[axis] = op.window.padding[axis];
-      step.pool.dilation[axis] = op.window.dilation[axis];
-    }
-    values_[node] = {step.out, Layout::channels_last};
+    const int slot = channels_last(graph_.ops[node].a).slot;
+    Step& step = emit(kind, node, slot, element_count(shapes_[node]));
+    step.pool = pool_args(graph_.ops[node], shapes_[graph_.ops[node].a], shapes_[node]);
+    values_[node] = {step.out, image_layout(shapes_[node])};
   }
 
   std::vector<bool> reduced_axes(const Op& op, std::size_t rank) const {
@@ -264,10 +269,11 @@ class Lowering {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
     const std::vector<bool> reduced = reduced_axes(op, in.size());
-    if (values_[op.a].layout == Layout::channels_last && !reduced[0] && reduced[1] && reduced[2]) {
+    if (in.size() == 3 && !values_[op.a].layout.planar() &&
+        values_[op.a].layout == image_layout(in) && !reduced[0] && reduced[1] && reduced[2]) {
       Step& step = emit(StepKind::mean, node, values_[op.a].slot, in[0]);
       step.outer = 1, step.axis = in[1] * in[2], step.inner = in[0];
-      values_[node] = {step.out, Layout::planar};
+      values_[node] = {step.out, {}};
       return;
     }
     // neighbouring axes at once, from the last to the first; a mean of equal means is the mean
@@ -288,15 +294,16 @@ class Lowering {
       }
       end = start;
     }
-    values_[node] = {slot, Layout::planar};
+    values_[node] = {slot, {}};
   }
 
   void lower_binary(int node, StepKind kind) {
     const Op& op = graph_.ops[node];
-    const bool last = values_[op.a].layout == Layout::channels_last ||
-                      values_[op.b].layout == Layout::channels_last;
-    const Value a = last ? channels_last(op.a) : planar(op.a);
-    const Value b = last ? channels_last(op.b) : planar(op.b);
+    const bool image =
+        shapes_[node].size() == 3;  // the layout that its neighbours most likely want
+    const bool agree = values_[op.a].layout == values_[op.b].layout;
+    const Value a = agree ? values_[op.a] : image ? channels_last(op.a) : planar(op.a);
+    const Value b = agree ? values_[op.b] : image ? channels_last(op.b) : planar(op.b);
     Step& step = emit(kind, node, a.slot, element_count(shapes_[node]));
     step.b = b.slot;
     values_[node] = {step.out, a.layout};
@@ -326,42 +333,10 @@ class Lowering {
       case OpKind::avg_pool2d: return lower_pool(node, StepKind::avg_pool);
       case OpKind::mean: return lower_mean(node);
       case OpKind::reshape:
-      case OpKind::flatten: values_[node] = planar(graph_.ops[node].a); return;
+      case OpKind::flatten: values_[node] = values_[graph_.ops[node].a]; return;
       case OpKind::add: return lower_binary(node, StepKind::add);
       case OpKind::multiply: return lower_binary(node, StepKind::multiply);
     }
-  }
-
-  // First fit over live ranges; the output slot lies in the caller's buffer.
-  void place_slots() {
-    for (int i = 0; i < static_cast<int>(program_.steps.size()); ++i)
-      for (int slot : {program_.steps[i].a, program_.steps[i].b, program_.steps[i].out})
-        if (slot >= 0) program_.slots[slot].last = i;
-    for (int s = kInputSlot + 1; s < static_cast<int>(program_.slots.size()); ++s) {
-      if (s == program_.output_slot) continue;
-      Slot& slot = program_.slots[s];
-      slot.place = round_up(slot.size, kAlignElements);
-      slot.offset = first_fit(s);
-      program_.scratch_size = std::max(program_.scratch_size, slot.offset + slot.place);
-    }
-  }
-
-  std::int64_t first_fit(int s) const {
-    const Slot& slot = program_.slots[s];
-    std::int64_t offset = 0;
-    for (bool moved = true; moved;) {
-      moved = false;
-      for (int o = kInputSlot + 1; o < s; ++o) {
-        const Slot& other = program_.slots[o];
-        if (o == program_.output_slot || other.last < slot.first || other.first > slot.last)
-          continue;
-        if (offset < other.offset + other.place && other.offset < offset + slot.place) {
-          offset = other.offset + other.place;
-          moved = true;
-        }
-      }
-    }
-    return offset;
   }
 
   const Graph& graph_;
@@ -377,9 +352,9 @@ class Lowering {
 
 }  // namespace
 
-Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool planar_output,
+Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,
               DType dtype, const KernelTable& kernels) {
-  return Lowering(model, input_shape, dtype, kernels).run(input_layout, planar_output);
+  return Lowering(model, input_shape, dtype, kernels).run(input_layout, last);
 }
 
 }  // namespace marketplace::cpu

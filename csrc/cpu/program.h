@@ -11,9 +11,16 @@
 
 namespace marketplace::cpu {
 
-// Images are computed channels-last (H, W, C); everything else is planar: row-major as the user
-// sees.
-enum class Layout { planar, channels_last };
+// Where a sample's elements lie: element c * pixels + p of the value as the user sees it is at
+// p * channels + c. Planar (row-major) when either is 1; images are computed channels-last, and
+// stay so through reshapes for as long as nobody minds.
+struct Layout {
+  std::int64_t channels = 1, pixels = 1;
+  bool planar() const { return channels == 1 || pixels == 1; }
+  bool operator==(const Layout& other) const {
+    return (planar() && other.planar()) || (channels == other.channels && pixels == other.pixels);
+  }
+};
 
 enum class StepKind {
   contract,  // conv2d and linear
@@ -30,6 +37,7 @@ enum class StepKind {
   transpose,
   pad,
   copy,
+  to_float,
 };
 
 // A convolution or linear layer as an indirect matrix product, for one sample; see ContractArgs.
@@ -40,6 +48,7 @@ struct Contraction {
   std::int64_t group_input = 0;                          // input elements between groups
   std::int64_t panel_bytes = 0;                          // of one group
   bool relu = false;
+  bool float_out = false;
 };
 
 struct Step {
@@ -50,6 +59,7 @@ struct Step {
   std::int64_t weight_at = -1, bias_at = -1;  // bytes into the packed weights, -1 when absent
   Contraction contraction;
   PoolArgs pool{};
+  bool pooled = false;  // instance_norm: max-pools on the way out
   Unary unary = Unary::relu;
   float scale = 1, shift = 0, eps = 0;
   std::int64_t rows = 0, channels = 0;          // norms; transpose: (rows, channels) -> swapped
@@ -69,7 +79,7 @@ struct Program {
   std::vector<Step> steps;
   std::vector<Slot> slots;
   int output_slot = 0;
-  Layout output_layout = Layout::planar;
+  Layout output_layout;
   Shape output_shape;
   std::int64_t input_size = 0, output_size = 0, scratch_size = 0;  // elements of one sample
   std::int64_t packed_bytes = 0, largest_channels = 1;
@@ -77,7 +87,8 @@ struct Program {
   std::int64_t flops = 0;
 };
 
-Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool planar_output,
+// The last spec of a market leaves planar float32, the others what suits the next.
+Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,
               DType dtype, const KernelTable& kernels);
 
 // One parameter of one vendor, (size,) float32: base weights plus delta.

@@ -15,11 +15,11 @@ class Runner {
 
   void run(const Step& step) {
     const void* a = in(step.a);
-    void* out = slot(step.out);
+    std::byte* out = slot(step.out);
     const std::int64_t count = program_.slots[step.a].size * args_.samples;
     switch (step.kind) {
       case StepKind::contract: return contract(step);
-      case StepKind::instance_norm: return channel_norm(step, args_.samples, step.rows);
+      case StepKind::instance_norm: return instance_norm(step);
       case StepKind::batch_norm: return batch_norm(step);
       case StepKind::layer_norm: return layer_norm(step);
       case StepKind::unary: return typed_.unary(step.unary, a, out, count);
@@ -36,6 +36,7 @@ class Runner {
         return typed_.pad(a, out, args_.samples, step.height, step.width, step.channels, step.pad_h,
                           step.pad_w);
       case StepKind::copy: std::memcpy(out, a, count * element_bytes_); return;
+      case StepKind::to_float: return typed_.to_float(a, reinterpret_cast<float*>(out), count);
     }
   }
 
@@ -66,12 +67,13 @@ class Runner {
     args.run_length = c.run_length;
     args.columns = c.columns;
     args.relu = c.relu;
+    args.float_out = c.float_out;
     args.out_row_stride = c.groups * c.columns;
     for (std::int64_t g = 0; g < c.groups; ++g) {
       args.in = static_cast<const std::byte*>(in(step.a)) + g * c.group_input * element_bytes_;
       args.panel = args_.packed + step.weight_at + g * c.panel_bytes;
       args.bias = step.bias_at < 0 ? nullptr : floats(step.bias_at) + g * c.columns;
-      args.out = slot(step.out) + g * c.columns * element_bytes_;
+      args.out = slot(step.out) + g * c.columns * (c.float_out ? 4 : element_bytes_);
       typed_.contract(args);
     }
   }
@@ -89,10 +91,11 @@ class Runner {
     return args;
   }
 
-  void channel_norm(const Step& step, std::int64_t groups, std::int64_t rows) const {
+  void instance_norm(const Step& step) const {
     NormArgs args = norm(step);
-    args.groups = groups;
-    args.rows = rows;
+    args.groups = args_.samples;
+    args.rows = step.rows;
+    if (step.pooled) args.pool = &step.pool;
     typed_.channel_norm(args);
   }
 

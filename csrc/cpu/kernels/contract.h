@@ -64,37 +64,20 @@ MP_INLINE const BFloat16* accumulate_run(const BFloat16* const* in, std::int64_t
   return panel;
 }
 
-template <class T>
-MP_INLINE void store_columns(T* out, const float* values, int columns) {
-  for (int c = 0; c < columns; ++c) from_float(values[c], out[c]);
-}
-
-template <int Vectors>
-MP_INLINE void store_row(float* out, const Vec (&acc)[Vectors], int columns) {
-  if (columns == Vectors * kVectorFloats) {
-    for (int j = 0; j < Vectors; ++j) store(out + j * kVectorFloats, acc[j]);
-    return;
+template <class Out, int Vectors>
+MP_INLINE void store_row(Out* out, const Vec (&acc)[Vectors], int columns) {
+  for (int j = 0; j < Vectors; ++j, out += kVectorFloats, columns -= kVectorFloats) {
+    if (columns >= kVectorFloats)
+      store_floats(out, acc[j]);
+    else
+      store_partial(out, acc[j], columns);
   }
-  float spill[Vectors * kVectorFloats];
-  for (int j = 0; j < Vectors; ++j) store(spill + j * kVectorFloats, acc[j]);
-  store_columns(out, spill, columns);
-}
-
-template <int Vectors>
-MP_INLINE void store_row(BFloat16* out, const Vec (&acc)[Vectors], int columns) {
-  float spill[Vectors * kVectorFloats];
-  for (int j = 0; j < Vectors; ++j) store(spill + j * kVectorFloats, acc[j]);
-  if (columns == Vectors * kVectorFloats) {
-    store_columns(out, spill, Vectors * kVectorFloats);
-    return;
-  }
-  store_columns(out, spill, columns);
 }
 
 // One block of Rows output pixels by up to Vectors vectors of columns.
-template <class T, int Rows, int Vectors>
+template <class T, class Out, int Rows, int Vectors>
 static void contract_tile(const ContractArgs& args, const T* const* rows, const T* panel,
-                          std::int64_t first_column, int columns, T* out) {
+                          std::int64_t first_column, int columns, Out* out) {
   Vec acc[Rows][Vectors];
   float bias[Vectors * kVectorFloats] = {};
   if (args.bias)
@@ -112,40 +95,36 @@ static void contract_tile(const ContractArgs& args, const T* const* rows, const 
   for (int i = 0; i < Rows; ++i) {
     if (args.relu)
       for (int j = 0; j < Vectors; ++j) acc[i][j] = max(acc[i][j], Vec{});
-    store_row<Vectors>(out + i * args.out_row_stride, acc[i], columns);
+    store_row<Out, Vectors>(out + i * args.out_row_stride, acc[i], columns);
   }
 }
 
-template <class T>
-using TileFunction = void (*)(const ContractArgs&, const T* const*, const T*, std::int64_t, int,
-                              T*);
-
 // Row counts below the full tile go through the next smaller sizes, so few kernels cover them all.
-template <class T, int Vectors>
+template <class T, class Out, int Vectors>
 MP_INLINE std::int64_t run_tile(const ContractArgs& args, const T* const* rows, std::int64_t left,
-                                const T* panel, std::int64_t column, int columns, T* out) {
+                                const T* panel, std::int64_t column, int columns, Out* out) {
   if (left >= kTileRows) {
-    contract_tile<T, kTileRows, Vectors>(args, rows, panel, column, columns, out);
+    contract_tile<T, Out, kTileRows, Vectors>(args, rows, panel, column, columns, out);
     return kTileRows;
   }
   if (left >= 4) {
-    contract_tile<T, 4, Vectors>(args, rows, panel, column, columns, out);
+    contract_tile<T, Out, 4, Vectors>(args, rows, panel, column, columns, out);
     return 4;
   }
   if (left >= 2) {
-    contract_tile<T, 2, Vectors>(args, rows, panel, column, columns, out);
+    contract_tile<T, Out, 2, Vectors>(args, rows, panel, column, columns, out);
     return 2;
   }
-  contract_tile<T, 1, Vectors>(args, rows, panel, column, columns, out);
+  contract_tile<T, Out, 1, Vectors>(args, rows, panel, column, columns, out);
   return 1;
 }
 
-template <class T, int Vectors>
+template <class T, class Out, int Vectors>
 MP_INLINE void contract_block(const ContractArgs& args, const T* panel, std::int64_t column,
                               int columns) {
   const T* rows[kTileRows];
   const T* in = static_cast<const T*>(args.in);
-  T* out = static_cast<T*>(args.out) + column;
+  Out* out = static_cast<Out*>(args.out) + column;
   const std::int64_t total = args.samples * args.rows;
   std::int64_t sample = 0, pixel = 0;
   for (std::int64_t row = 0; row < total;) {
@@ -156,27 +135,35 @@ MP_INLINE void contract_block(const ContractArgs& args, const T* panel, std::int
       rows[i] = in + s * args.sample_stride + args.row_offset[p];
       if (++p == args.rows) p = 0, ++s;
     }
-    const std::int64_t done = run_tile<T, Vectors>(args, rows, left, panel, column, columns,
-                                                   out + row * args.out_row_stride);
+    const std::int64_t done = run_tile<T, Out, Vectors>(args, rows, left, panel, column, columns,
+                                                        out + row * args.out_row_stride);
     row += done;
     pixel += done;
     while (pixel >= args.rows) pixel -= args.rows, ++sample;
   }
 }
 
-template <class T>
-void contract(const ContractArgs& args) {
+template <class T, class Out>
+MP_INLINE void contract_as(const ContractArgs& args) {
   const T* panel = static_cast<const T*>(args.panel);
   const std::int64_t depth = args.runs * stored_length(args.run_length, panel);
   for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
     const std::int64_t left = args.columns - column;
     const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
     if (columns > kVectorFloats)
-      contract_block<T, kTileVectors>(args, panel, column, columns);
+      contract_block<T, Out, kTileVectors>(args, panel, column, columns);
     else
-      contract_block<T, 1>(args, panel, column, columns);
+      contract_block<T, Out, 1>(args, panel, column, columns);
     panel += depth * (columns > kVectorFloats ? kBlockColumns : kVectorFloats);
   }
+}
+
+template <class T>
+void contract(const ContractArgs& args) {
+  if (args.float_out)
+    contract_as<T, float>(args);
+  else
+    contract_as<T, T>(args);
 }
 
 }  // namespace

@@ -115,22 +115,4 @@ void convert_to_float(const void* in, float* out, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) out[i] = to_float(x[i]);
 }
 
-// log(sum exp(x)) - x[label], shifted by the maximum.
-template <class T>
-double cross_entropy(const void* logits, const std::int32_t* labels, std::int64_t samples,
-                     std::int64_t classes, bool has_ignore, std::int32_t ignore) {
-  const T* x = static_cast<const T*>(logits);
-  double total = 0;
-  for (std::int64_t s = 0; s < samples; ++s, x += classes) {
-    if (has_ignore && labels[s] == ignore) continue;
-    float largest = to_float(x[0]);
-    for (std::int64_t c = 1; c < classes; ++c)
-      if (to_float(x[c]) > largest) largest = to_float(x[c]);
-    float sum = 0;
-    for (std::int64_t c = 0; c < classes; ++c) sum += expf(to_float(x[c]) - largest);
-    total += static_cast<double>(logf(sum)) + (largest - to_float(x[labels[s]]));
-  }
-  return total;
-}
-
 }  // namespace

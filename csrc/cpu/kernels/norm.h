@@ -11,63 +11,115 @@
 namespace {
 
 using marketplace::cpu::NormArgs;
+using marketplace::cpu::PoolArgs;
 
 constexpr std::int64_t kSumBlock = 64;
-constexpr std::int64_t kChannelBlock = 64;
 
-// Per-channel sums over rows of (x - shift) or its square, for up to kChannelBlock channels.
+// One vector of channels; the last of an image may have fewer than a vector has lanes.
+struct Lanes {
+  std::int64_t first;
+  int count;
+};
+
+template <class T>
+MP_INLINE Vec load_lanes(const T* p, Lanes lanes) {
+  return lanes.count == kVectorFloats ? load_floats(p) : load_partial(p, lanes.count);
+}
+template <class T>
+MP_INLINE void store_lanes(T* p, Vec v, Lanes lanes) {
+  if (lanes.count == kVectorFloats)
+    store_floats(p, v);
+  else
+    store_partial(p, v, lanes.count);
+}
+MP_INLINE Vec parameter_lanes(const float* values, float otherwise, Lanes lanes) {
+  return values ? load_lanes(values + lanes.first, lanes) : broadcast(otherwise);
+}
+
+// Mean over rows of x - shift, or of its square, for one vector of channels.
 template <class T, bool Square>
-MP_INLINE void sum_rows(const T* x, std::int64_t rows, std::int64_t stride, int channels,
-                        const float* shift, double* sums) {
-  for (int c = 0; c < channels; ++c) sums[c] = 0;
+MP_INLINE Vec mean_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec shift,
+                        Lanes lanes) {
+  double sums[kVectorFloats] = {};
   for (std::int64_t first = 0; first < rows; first += kSumBlock) {
     const std::int64_t end = first + kSumBlock < rows ? first + kSumBlock : rows;
-    float block[kChannelBlock] = {};
-    for (std::int64_t r = first; r < end; ++r)
-      for (int c = 0; c < channels; ++c) {
-        const float d = to_float(x[r * stride + c]) - shift[c];
-        block[c] += Square ? d * d : d;
-      }
-    for (int c = 0; c < channels; ++c) sums[c] += block[c];
+    Vec block{};
+    for (std::int64_t r = first; r < end; ++r) {
+      const Vec d = load_lanes(x + r * stride, lanes) - shift;
+      block += Square ? d * d : d;
+    }
+    for (int c = 0; c < kVectorFloats; ++c) sums[c] += block[c];
   }
+  Vec mean;
+  for (int c = 0; c < kVectorFloats; ++c)
+    mean[c] = static_cast<float>(sums[c] / static_cast<double>(rows));
+  return mean;
+}
+
+struct Affine {
+  Vec mean, scale, shift;
+};
+
+template <class T>
+MP_INLINE Vec normalise(const T* x, const Affine& affine, Lanes lanes) {
+  return (load_lanes(x, lanes) - affine.mean) * affine.scale + affine.shift;
 }
 
 template <class T>
-MP_INLINE void channel_statistics(const T* x, const NormArgs& args, std::int64_t first,
-                                  int channels) {
-  double sums[kChannelBlock];
-  float zero[kChannelBlock] = {};
-  const auto rows = static_cast<double>(args.rows);
-  sum_rows<T, false>(x, args.rows, args.channels, channels, zero, sums);  // mean
-  for (int c = 0; c < channels; ++c) args.mean[first + c] = static_cast<float>(sums[c] / rows);
-  sum_rows<T, true>(x, args.rows, args.channels, channels, args.mean + first, sums);  // variance
-  for (int c = 0; c < channels; ++c) args.variance[first + c] = static_cast<float>(sums[c] / rows);
+MP_INLINE Affine channel_affine(const T* x, const NormArgs& args, Lanes lanes) {
+  if (!args.fixed) {
+    const Vec mean = mean_rows<T, false>(x, args.rows, args.channels, Vec{}, lanes);
+    store_lanes(args.mean + lanes.first, mean, lanes);
+    store_lanes(args.variance + lanes.first,
+                mean_rows<T, true>(x, args.rows, args.channels, mean, lanes), lanes);
+  }
+  Vec deviation = load_lanes(args.variance + lanes.first, lanes) + broadcast(args.eps);
+  for (int c = 0; c < kVectorFloats; ++c) deviation[c] = sqrtf(deviation[c]);
+  return {load_lanes(args.mean + lanes.first, lanes),
+          parameter_lanes(args.weight, 1.0f, lanes) / deviation,
+          parameter_lanes(args.bias, 0.0f, lanes)};
+}
+
+// Normalises one image of pool.height by pool.width pixels and keeps each window's maximum.
+template <class T>
+MP_INLINE void normalise_pooled(const T* x, T* y, const PoolArgs& pool, const Affine& affine,
+                                Lanes lanes) {
+  for (std::int64_t oh = 0; oh < pool.out_height; ++oh)
+    for (std::int64_t ow = 0; ow < pool.out_width; ++ow, y += pool.channels) {
+      Vec best = broadcast(-__builtin_inff());
+      for (std::int64_t kh = 0; kh < pool.kernel[0]; ++kh)
+        for (std::int64_t kw = 0; kw < pool.kernel[1]; ++kw) {
+          const std::int64_t pixel =
+              (oh * pool.kernel[0] + kh) * pool.width + ow * pool.kernel[1] + kw;
+          best = max(normalise(x + pixel * pool.channels, affine, lanes), best);
+        }
+      store_lanes(y, best, lanes);
+    }
+}
+
+template <class T>
+MP_INLINE void norm_lanes(const T* x, T* y, const NormArgs& args, Lanes lanes) {
+  const Affine affine = channel_affine(x, args, lanes);
+  if (args.pool) return normalise_pooled(x, y, *args.pool, affine, lanes);
+  for (std::int64_t r = 0; r < args.rows; ++r)
+    store_lanes(y + r * args.channels, normalise(x + r * args.channels, affine, lanes), lanes);
 }
 
 template <class T>
 void channel_norm(const NormArgs& args) {
-  const T* in = static_cast<const T*>(args.in);
-  T* out = static_cast<T*>(args.out);
-  for (std::int64_t g = 0; g < args.groups; ++g)
-    for (std::int64_t first = 0; first < args.channels; first += kChannelBlock) {
-      const std::int64_t left = args.channels - first;
-      const int channels = static_cast<int>(left < kChannelBlock ? left : kChannelBlock);
-      const T* x = in + g * args.rows * args.channels + first;
-      T* y = out + g * args.rows * args.channels + first;
-      if (!args.fixed) channel_statistics(x, args, first, channels);
-      float mean[kChannelBlock], scale[kChannelBlock], shift[kChannelBlock];
-      for (int c = 0; c < channels; ++c) {
-        const float weight = args.weight ? args.weight[first + c] : 1.0f;
-        mean[c] = args.mean[first + c];
-        scale[c] = weight / sqrtf(args.variance[first + c] + args.eps);
-        shift[c] = args.bias ? args.bias[first + c] : 0.0f;
-      }
-      for (std::int64_t r = 0; r < args.rows; ++r)  // normalise
-        for (int c = 0; c < channels; ++c) {
-          const float centred = to_float(x[r * args.channels + c]) - mean[c];
-          from_float(centred * scale[c] + shift[c], y[r * args.channels + c]);
-        }
-    }
+  const T* x = static_cast<const T*>(args.in);
+  T* y = static_cast<T*>(args.out);
+  const std::int64_t out_rows =
+      args.pool ? args.pool->out_height * args.pool->out_width : args.rows;
+  for (std::int64_t g = 0; g < args.groups; ++g) {
+    std::int64_t first = 0;
+    for (; first + kVectorFloats <= args.channels; first += kVectorFloats)
+      norm_lanes(x + first, y + first, args, {first, kVectorFloats});
+    if (first < args.channels)
+      norm_lanes(x + first, y + first, args, {first, static_cast<int>(args.channels - first)});
+    x += args.rows * args.channels;
+    y += out_rows * args.channels;
+  }
 }
 
 // Sum of one line, in blocks as above.

@@ -97,6 +97,58 @@ MP_INLINE void from_float(float x, BFloat16& out) {
   out.bits = bfloat16_bits(x);
 }
 
+typedef std::uint16_t VecH __attribute__((vector_size(2 * MP_VECTOR_FLOATS)));
+
+// A vector of elements as float32, and back.
+MP_INLINE Vec load_floats(const float* p) {
+  return load(p);
+}
+MP_INLINE Vec load_floats(const BFloat16* p) {
+  VecH bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return (Vec)(__builtin_convertvector(bits, VecU) << 16);
+}
+MP_INLINE void store_floats(float* p, Vec v) {
+  store(p, v);
+}
+MP_INLINE void store_floats(BFloat16* p, Vec v) {
+  const VecU bits = (VecU)v;
+  const VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const VecU nan = (VecU)((bits & 0x7FFFFFFFu) > 0x7F800000u);
+  const VecU out = (nan & ((bits >> 16) | 0x40u)) | (~nan & rounded);
+  const VecH narrow = __builtin_convertvector(out, VecH);
+  std::memcpy(static_cast<void*>(p), &narrow, sizeof narrow);
+}
+
+// The first `count` elements alone; the other lanes are zero, or left as they are in memory.
+template <class T>
+MP_INLINE Vec load_partial(const T* p, int count) {
+  T spill[kVectorFloats] = {};
+  std::memcpy(static_cast<void*>(spill), p, sizeof(T) * count);
+  return load_floats(spill);
+}
+template <class T>
+MP_INLINE void store_partial(T* p, Vec v, int count) {
+  T spill[kVectorFloats];
+  store_floats(spill, v);
+  std::memcpy(static_cast<void*>(p), spill, sizeof(T) * count);
+}
+
+// e^x for x <= 0, within 2 ulp (0 below -87): 2^n times a Taylor polynomial on |r| <= ln(2) / 2.
+MP_INLINE Vec exp_negative(Vec x) {
+  x = max(x, broadcast(-87.0f));
+  const Vec magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec shifted = x * broadcast(1.44269504f) + magic;
+  const Vec n = shifted - magic;
+  const Vec r = (x - n * broadcast(0.693359375f)) - n * broadcast(-2.12194440e-4f);
+  Vec e = broadcast(1.0f / 5040.0f);
+  constexpr float kFactors[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f,
+                                0.5f,          1.0f,          1.0f};
+  for (float factor : kFactors) e = e * r + broadcast(factor);
+  const VecU power = ((VecU)shifted - (VecU)magic) << 23;
+  return (Vec)((VecU)e + power);
+}
+
 // One 32-bit word that holds bfloat16 elements 2k (low half) and 2k + 1 (high half).
 MP_INLINE std::uint32_t load_pair(const BFloat16* p) {
   std::uint32_t pair;

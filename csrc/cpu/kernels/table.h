@@ -20,6 +20,7 @@ struct ContractArgs {
   std::int64_t columns;
   const float* bias;  // (columns) or null
   bool relu;
+  bool float_out;               // `out` is float32 whatever the elements of `in`
   void* out;                    // element (0, 0, 0)
   std::int64_t out_row_stride;  // elements; rows of all samples follow one another
 };
@@ -54,6 +55,15 @@ struct NormArgs {
   float* mean;  // (channels): given if `fixed`, else left behind, of the last group
   float* variance;
   bool fixed;
+  const PoolArgs* pool;  // max-pools the result on the way out: windows side by side, no padding
+};
+
+struct CrossEntropyArgs {
+  const float* logits;  // rows of `classes`, `stride` elements apart
+  std::int64_t stride, samples, classes;
+  const std::int32_t* labels;  // (samples)
+  bool has_ignore;
+  std::int32_t ignore;
 };
 
 enum class Unary : int { relu, gelu, gelu_tanh, sigmoid, tanh };
@@ -83,10 +93,6 @@ struct TypedKernels {
   void (*from_float)(const float* in, void* out, std::int64_t count);
   void (*from_uint8)(const std::uint8_t* in, void* out, std::int64_t count);
   void (*to_float)(const void* in, float* out, std::int64_t count);
-  // sum over samples of the cross-entropy of logits (samples, classes); labels equal to `ignore`
-  // (when has_ignore) count nothing
-  double (*cross_entropy)(const void* logits, const std::int32_t* labels, std::int64_t samples,
-                          std::int64_t classes, bool has_ignore, std::int32_t ignore);
 };
 
 struct KernelTable {
@@ -108,6 +114,8 @@ struct KernelTable {
   void (*random_words)(std::uint64_t seed, std::uint32_t counter, std::int64_t half,
                        std::int64_t first, std::int64_t count, std::uint32_t* out0,
                        std::uint32_t* out1);
+  // sum over samples of the cross-entropy; labels equal to `ignore` count nothing
+  double (*cross_entropy)(const CrossEntropyArgs&);
   // out = a + scale * b
   void (*add_scaled)(const float* a, const float* b, float scale, float* out, std::int64_t count);
 };
