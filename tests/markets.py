@@ -109,11 +109,11 @@ def draw_weights(built, rng):
 
 
 def draw(key, shape, rng):
-    """Values for one parameter: unit variance of products, norms around 1, small biases."""
+    """Values for one parameter: unit variance of products, norms around ±1, small biases."""
     if key.endswith("bias"):
         return rng.normal(scale=0.3, size=shape).astype(np.float32)
     if len(shape) < 2:
-        return rng.uniform(0.5, 1.5, size=shape).astype(np.float32)
+        return (rng.uniform(0.5, 1.5, size=shape) * rng.choice([-1, 1], shape)).astype(np.float32)
     return rng.normal(scale=1 / math.sqrt(math.prod(shape[1:])), size=shape).astype(np.float32)
 
 

@@ -79,7 +79,16 @@ class Layers:
         self.rows = nn.LayerNorm(9)
         self.columns = nn.Linear(9, 5)
         self.head = nn.Linear(252, 3)
+        self.square = nn.Linear(252, 252)
         self.channels = nn.Linear(4, 3)
+        negate_some_scales(self)
+
+
+def negate_some_scales(layers):
+    """A norm's scale may be negative: then the largest value in is the smallest out."""
+    for layer in (layers.norm, layers.whole, layers.rows):
+        signs = np.where(np.arange(layer.weight.size) % 2, -1.0, 1.25)
+        layer.weight = signs.reshape(layer.weight.shape).astype(np.float32)
 
 
 class Twins:
@@ -108,6 +117,12 @@ COMPOSITIONS = {
     "late-use-of-the-input": lambda n: lambda x: n.other(n.norm(n.same(x)).gelu()) - x,
     "arithmetic": lambda n: lambda x: 1.5 - n.same(2 * x + 0.25) * -0.5,
     "negation": lambda n: lambda x: -n.same(x),
+    "norm-and-pool": lambda n: lambda x: n.norm(x).max_pool2d(),
+    "norm-and-large-pool": lambda n: lambda x: n.norm(n.same(x)).max_pool2d((3, 2)),
+    "norm-and-overlapping-pool": lambda n: lambda x: n.norm(x).max_pool2d(3, 2),
+    "norm-and-average": lambda n: lambda x: n.norm(x).avg_pool2d(),
+    "norm-for-two": lambda n: lambda x: (lambda h: h.max_pool2d(1) + h)(n.norm(n.same(x))),
+    "pool-at-the-end": lambda n: lambda x: n.norm(n.other(x)).max_pool2d(2).relu(),
     "flatten-after-convolution": lambda n: lambda x: n.head(n.same(x).flatten(1)),
     "flatten-of-the-input": lambda n: lambda x: n.head(x.flatten(1)),
     "flatten-the-image": lambda n: lambda x: n.same(x).flatten(2),
@@ -179,6 +194,10 @@ def test_composition_in_bfloat16(name):
     close(logits[0], expected(name, layers, x), relative=5 * 2.0**-8)
 
 
+def back(x):
+    return x.reshape(x.shape[0], 4, 7, 9)
+
+
 # One instruction of a random graph: what to do with two earlier values, chosen by index.
 STEPS = {
     "conv": lambda n, a, b: n.same(a),
@@ -191,6 +210,12 @@ STEPS = {
     "pool": lambda n, a, b: a.max_pool2d(3, 1, padding=1),
     "reshape": lambda n, a, b: a.flatten(1).reshape(a.shape[0], 4, 7, 9),
     "affine": lambda n, a, b: a * 0.5 + 0.25,
+    "average": lambda n, a, b: a.avg_pool2d(3, 1, padding=1),
+    "norm-pool": lambda n, a, b: n.norm(a).max_pool2d(1, 1),
+    "turn": lambda n, a, b: back(a.reshape(a.shape[0], 4, 9, 7).max_pool2d(3, 1, padding=1)),
+    "split": lambda n, a, b: back(a.reshape(a.shape[0], 9, 4, 7).max_pool2d(3, 1, padding=1)),
+    "fold": lambda n, a, b: back(n.rows(a.reshape(a.shape[0], 28, 9))),
+    "product": lambda n, a, b: back(n.square(a.flatten(1)).tanh()),
     "add": lambda n, a, b: a + b,
     "multiply": lambda n, a, b: a.sigmoid() * b.tanh(),
 }

@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import marketplace as mp
 import numpy as np
 import pytest
+import reference
 import reference_market as oracle
 from markets import (
     AMPLITUDE,
+    FLATTEN,
     MLP,
     RELU,
     batch,
@@ -23,6 +25,8 @@ from markets import (
     optimizer,
     same_bits,
 )
+from ops import OPS, Case
+from test_layers import check, vendor_params
 
 # Around the rows of a tile (12) and the tiles that a batch is cut into.
 BATCHES = (1, 2, 11, 12, 13, 24, 25, 95, 96, 97, 193)
@@ -68,6 +72,30 @@ def test_more_paths_than_partial_losses():
     deltas = built.deltas(seeds, AMPLITUDE)
     expected = oracle.path_losses(built.models, built.weights, deltas, x, y, paths[some])
     close(loss[some], expected)
+
+
+# -- the last spec's vendors side by side ----------------------------------------------------------
+
+HEADS = [(1, 1, 9), (2, 7, 1), (3, 5, 8), (10, 33, 3), (17, 2, 16), (32, 3, 5), (33, 40, 2)]
+HEADS += [(3, 7, 700), (10, 5, 300), (1500, 3, 3)]  # more columns than one pass takes
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("samples", [1, 13, 40])
+@pytest.mark.parametrize("classes, depth, vendors", HEADS)
+def test_output_layers(classes, depth, vendors, samples, dtype):
+    """Every vendor of a linear output layer, right to the rounding of one product."""
+    op, case = OPS["linear"], Case((samples, depth), {"in": depth, "out": classes})
+    built = build([[FLATTEN], [("linear", case.options)]], (2, vendors))
+    seeds = fresh_seeds((2, vendors))
+    opt = mp.Optimizer(built.specs, 0.125, seeds=seeds, dtype=dtype, threads=2)
+    x, y = batch((samples, depth, 1), classes)
+    logits, paths = mp.forward(built.specs, x, vendors=opt.vendors)
+    base = {key.removeprefix("layers.0."): value for key, value in built.weights[1].items()}
+    weights = vendor_params(base, seeds[1], 0.125)
+    for result, path in zip(np.asarray(logits), paths.tolist(), strict=True):
+        check(op, case, result, x[..., 0], weights[path[1]], dtype)
+    close(opt.probe(x, y)[0], reference.cross_entropy(logits, y), relative=1e-6)
 
 
 # -- panels on demand ------------------------------------------------------------------------------

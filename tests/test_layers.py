@@ -49,7 +49,7 @@ def check(op, case, actual, x, params, dtype="float32"):
     In bfloat16 activations are stored, and the weights of products are packed, in bfloat16; sums,
     statistics and the other parameters are float32. An op whose bound is 0 must be exact.
     """
-    store = U16 if dtype == "bfloat16" else U32
+    store = U16 if dtype == "bfloat16" and not op.float_result else U32
     x = np.float64(bfloat16(x) if dtype == "bfloat16" else x)
     if dtype == "bfloat16" and op.product:
         params = params | {"weight": bfloat16(params["weight"])}
@@ -78,10 +78,10 @@ def run_market(op, case, x, params, vendors, dtype, threads):
     return np.asarray(result), vendor_params(params, seeds[0])
 
 
-def vendor_params(params, seeds):
+def vendor_params(params, seeds, amplitude=LEARNING_RATE):
     """``float32(W + delta)`` of each vendor, as every device must compute it."""
     shapes = {name: value.shape for name, value in params.items()}
-    deltas = [oracle.delta(shapes, int(seed), LEARNING_RATE) for seed in seeds]
+    deltas = [oracle.delta(shapes, int(seed), amplitude) for seed in seeds]
     return [{k: np.float32(w + np.float32(d[k])) for k, w in params.items()} for d in deltas]
 
 

@@ -102,6 +102,7 @@ register(
         functional=_linear(mp.functional.linear),
         parameters=_linear_parameters,
         open_ended=lambda case: len(case.shape) > 2,
+        float_result=True,
         product=True,
         cases=(
             _linear_case((4, 5), 3, bias=False),

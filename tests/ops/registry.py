@@ -45,6 +45,7 @@ class Op:
     # (case) -> whether, with vendor-batched weights, x of this rank is taken to have the axis too
     open_ended: Callable = lambda case: False
     product: bool = False  # multiplies matrices: rounds both operands in bfloat16
+    float_result: bool = False  # at the end of a market its result is float32, never bfloat16
 
 
 OPS: dict[str, Op] = {}
