@@ -1,5 +1,6 @@
 """Checkpoints that are truncated, foreign or cannot be written: a clear error, and nothing lost."""
 
+import contextlib
 import resource
 
 import marketplace as mp
@@ -154,16 +155,18 @@ def test_resume_into_other_vendor_counts(tmp_path):
 # -- writing ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def full_disk():
-    """No file may grow beyond 512 bytes: what a full disk does to a write."""
+    """No file may grow beyond 512 bytes: what a full disk does to a write.
+
+    Only around the write itself: the test runner's own output may be a file, too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
-
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def writers(built, opt):
@@ -174,7 +177,7 @@ def writers(built, opt):
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
-def test_full_disk_keeps_the_old_checkpoint(tmp_path, full_disk, name):
+def test_full_disk_keeps_the_old_checkpoint(tmp_path, name):
     built = build(MLP, VENDORS)
     opt = optimizer(built, seed=1)
     path = tmp_path / "market.safetensors"
@@ -183,8 +186,7 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, full_disk, name):
     loss, paths = opt.probe(*batch(MLP_SHAPE))
     opt.step(loss, paths)
     before, seeds = states(built), seeds_of(opt)
-    full_disk()
-    with pytest.raises(OSError, match="market.safetensors"):
+    with full_disk(), pytest.raises(OSError, match="market.safetensors"):
         writers(built, opt)[name](path)
     assert path.read_bytes() == old
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
@@ -194,11 +196,10 @@ def test_full_disk_keeps_the_old_checkpoint(tmp_path, full_disk, name):
 
 
 @pytest.mark.parametrize("name", ["plain", "full"])
-def test_full_disk_leaves_no_half_checkpoint(tmp_path, full_disk, name):
+def test_full_disk_leaves_no_half_checkpoint(tmp_path, name):
     built = build(MLP, VENDORS)
     opt = optimizer(built, seed=1)
-    full_disk()
-    with pytest.raises(OSError, match="market.safetensors"):
+    with full_disk(), pytest.raises(OSError, match="market.safetensors"):
         writers(built, opt)[name](tmp_path / "market.safetensors")
     assert not list(tmp_path.iterdir())
 
