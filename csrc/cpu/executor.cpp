@@ -16,12 +16,7 @@ constexpr std::int64_t kOnDemandTileBytes = 16 << 20;
 // Panels of all vendors are kept for one probe up to here.
 constexpr std::int64_t kPanelBudgetBytes = 48 << 20;
 constexpr std::int64_t kPartialLosses = 1 << 21;
-constexpr std::int64_t kMostChunks = 64;
-constexpr std::int64_t kRowsOfATile = 12;
-
-std::int64_t ceil_divide(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
+constexpr std::int64_t kMostBlocks = 64;
 
 Job make_job(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
              LeaderStatistics* leader) {
@@ -68,9 +63,7 @@ std::int64_t CpuExecutor::tile_samples(std::int64_t batch) const {
         std::max(sample_bytes, (program.scratch_size + program.input_size + program.output_size) *
                                    element_bytes_);
   const std::int64_t budget = on_demand_ ? kOnDemandTileBytes : kTileBytes;
-  // small networks would fit whole, but a batch must fall into enough tasks for many cores
-  const std::int64_t share = ceil_divide(ceil_divide(batch, 8), kRowsOfATile) * kRowsOfATile;
-  return std::clamp<std::int64_t>(std::min(budget / sample_bytes, share), 1, batch);
+  return std::clamp<std::int64_t>(budget / sample_bytes, 1, batch);
 }
 
 std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
@@ -165,19 +158,20 @@ void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
   run_program(programs_[level], typed_, element_bytes_, args);
 }
 
-// Everything that shapes the order of sums depends on the job alone, never on the number of
-// threads.
 void CpuExecutor::plan_job(Job& job) {
   prepare_panels(*job.weights, true);
   const bool whole = whole_batch_ && !job.inference;
-  job.tile = whole ? job.batch->size : tile_samples(job.batch->size);
-  job.chunks = std::clamp<std::int64_t>(kPartialLosses / job.plan->path_count(), 1,
-                                        std::min(job.tiles(), kMostChunks));
+  const std::int64_t batch = job.batch->size;
+  job.tile = whole ? batch : tile_samples(batch);
+  // the order of sums follows from batch and plan, never from the number of threads
+  job.blocks = whole ? 1
+                     : std::clamp<std::int64_t>(kPartialLosses / job.plan->path_count(), 1,
+                                                std::min(batch, kMostBlocks));
   prepare_workspaces(job.tile);
   if (job.leader) job.leader->assign(programs_.size(), {});
   std::vector<std::int64_t> flops;
   for (const Program& program : programs_) flops.push_back(program.flops);
-  schedule(job, flops);
+  schedule(job, flops, pool_->threads());
 }
 
 void CpuExecutor::run_job(const Job& job) {
@@ -192,20 +186,29 @@ void CpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
   const std::int64_t paths = plan.path_count(), classes = programs_.back().output_size;
   Job job = make_job(plan, weights, batch, leader);
   plan_job(job);
-  std::vector<double> partial(job.chunks * paths, 0.0);
+  std::vector<double> partial(job.blocks * paths, 0.0);
   const bool ignoring = labels.ignore_index.has_value();
   const std::int32_t ignored = labels.ignore_index.value_or(0);
-  job.sink = [&](std::int64_t chunk, std::int64_t path, std::int64_t first, std::int64_t count,
-                 const float* logits, std::int64_t stride) {
-    partial[chunk * paths + path] += kernels_.cross_entropy(
-        {logits, stride, count, classes, labels.data + first, ignoring, ignored});
+  std::vector<std::int64_t> block(batch.size);
+  for (std::int64_t b = 0; b < job.blocks; ++b)
+    std::fill(block.begin() + job.block_begin(b), block.begin() + job.block_begin(b + 1), b);
+  job.sink = [&](std::int64_t path, std::int64_t first, std::int64_t count, const float* logits,
+                 std::int64_t stride) {
+    for (const std::int64_t end = first + count; first < end;) {
+      const std::int64_t stop = std::min(end, job.block_begin(block[first] + 1));
+      double& total = partial[block[first] * paths + path];
+      total = kernels_.cross_entropy(
+          {logits, stride, stop - first, classes, labels.data + first, ignoring, ignored, total});
+      logits += (stop - first) * stride;
+      first = stop;
+    }
   };
   run_job(job);
   std::int64_t counted = batch.size;
   if (ignoring) counted -= std::count(labels.data, labels.data + batch.size, ignored);
   for (std::int64_t p = 0; p < paths; ++p) {
     double total = 0;
-    for (std::int64_t c = 0; c < job.chunks; ++c) total += partial[c * paths + p];
+    for (std::int64_t b = 0; b < job.blocks; ++b) total += partial[b * paths + p];
     losses[p] = static_cast<float>(total / static_cast<double>(counted));
   }
 }
@@ -215,8 +218,8 @@ void CpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& we
   const std::int64_t each = programs_.back().output_size;
   Job job = make_job(plan, weights, batch, leader);
   plan_job(job);
-  job.sink = [&](std::int64_t, std::int64_t path, std::int64_t first, std::int64_t count,
-                 const float* values, std::int64_t stride) {
+  job.sink = [&](std::int64_t path, std::int64_t first, std::int64_t count, const float* values,
+                 std::int64_t stride) {
     for (std::int64_t s = 0; s < count; ++s)
       std::copy_n(values + s * stride, each, out + (path * batch.size + first + s) * each);
   };
@@ -231,8 +234,8 @@ void CpuExecutor::infer(const Batch& batch, float* out) {
   Job job = make_job(plan, weights, batch, nullptr);
   job.inference = true;
   plan_job(job);
-  job.sink = [&](std::int64_t, std::int64_t, std::int64_t first, std::int64_t count,
-                 const float* values, std::int64_t stride) {
+  job.sink = [&](std::int64_t, std::int64_t first, std::int64_t count, const float* values,
+                 std::int64_t stride) {
     for (std::int64_t s = 0; s < count; ++s)
       std::copy_n(values + s * stride, each, out + (first + s) * each);
   };

@@ -5,6 +5,8 @@
 namespace marketplace::cpu {
 namespace {
 
+constexpr double kTasksPerThread = 8;
+
 Job::Children children_of(const Plan::Level& level, std::int64_t parents) {
   Job::Children children;
   children.begin.assign(parents + 1, 0);
@@ -64,9 +66,19 @@ std::vector<std::int64_t> subtree_costs(const Job& job, const std::vector<std::i
   return below;
 }
 
+// Enough that the costliest root's chunks keep all threads busy.
+std::int64_t chunk_count(const Job& job, const std::vector<std::int64_t>& costs, int threads) {
+  std::int64_t total = 0;
+  for (std::int64_t cost : costs) total += cost;
+  const std::int64_t heaviest = *std::max_element(costs.begin(), costs.end());
+  const double even_roots = static_cast<double>(total) / static_cast<double>(heaviest);
+  const auto wanted = static_cast<std::int64_t>(kTasksPerThread * threads / even_roots + 0.999);
+  return threads == 1 ? 1 : std::clamp<std::int64_t>(wanted, 1, job.blocks);
+}
+
 }  // namespace
 
-void schedule(Job& job, const std::vector<std::int64_t>& flops) {
+void schedule(Job& job, const std::vector<std::int64_t>& flops, int threads) {
   const auto& levels = job.plan->levels;
   for (std::size_t i = 0; i + 1 < levels.size(); ++i)
     job.children.push_back(
@@ -74,6 +86,7 @@ void schedule(Job& job, const std::vector<std::int64_t>& flops) {
   mark_used(job);
   find_leader(job);
   const std::vector<std::int64_t> costs = subtree_costs(job, flops);
+  job.chunks = chunk_count(job, costs, threads);
   std::vector<std::int64_t> roots;
   for (std::size_t r = 0; r < costs.size(); ++r)
     if (job.used[0][r]) roots.push_back(static_cast<std::int64_t>(r));

@@ -9,10 +9,11 @@
 
 namespace marketplace::cpu {
 
-// Takes the last spec's results of one path for samples [first, first + count) of a chunk; one
-// sample's results start `stride` floats behind the one before.
-using Sink = std::function<void(std::int64_t chunk, std::int64_t path, std::int64_t first,
-                                std::int64_t count, const float* values, std::int64_t stride)>;
+// Takes the last spec's results of one path for samples [first, first + count); one sample's
+// results start `stride` floats behind the one before. Samples of a block arrive in order, from one
+// thread.
+using Sink = std::function<void(std::int64_t path, std::int64_t first, std::int64_t count,
+                                const float* values, std::int64_t stride)>;
 
 struct Job {
   struct Task {
@@ -30,17 +31,23 @@ struct Job {
   Sink sink;
   bool inference = false;
   LeaderStatistics* leader = nullptr;
-  std::int64_t tile = 1, chunks = 1;
+  // A block of samples is summed by one thread, in order, so sums depend on the blocks alone; a
+  // chunk is some blocks for one task, a tile is what runs at once.
+  std::int64_t blocks = 1, chunks = 1, tile = 1;
 
   std::vector<Children> children;
   std::vector<std::vector<char>> used;   // rows that lead to a path
   std::vector<std::int64_t> leader_row;  // per level, -1 where no used row is the leader's
   std::vector<Task> tasks;               // the most costly first
 
-  std::int64_t tiles() const { return (batch->size + tile - 1) / tile; }
+  std::int64_t block_begin(std::int64_t block) const { return block * batch->size / blocks; }
+  std::int64_t chunk_begin(std::int64_t chunk) const {
+    return block_begin(chunk * blocks / chunks);
+  }
 };
 
-// Fills children, used, leader_row and tasks. flops: of one sample, per level.
-void schedule(Job& job, const std::vector<std::int64_t>& flops);
+// Fills chunks, children, used, leader_row and tasks, with some tasks for every thread. flops: of
+// one sample, per level.
+void schedule(Job& job, const std::vector<std::int64_t>& flops, int threads);
 
 }  // namespace marketplace::cpu

@@ -5,12 +5,10 @@
 namespace marketplace::cpu {
 
 void Walker::run() {
-  const std::int64_t tiles = job_.tiles();
-  const std::int64_t end = (task_.chunk + 1) * tiles / job_.chunks;
+  const std::int64_t end = job_.chunk_begin(task_.chunk + 1);
   const std::int64_t input = job_.plan->levels[0].parent[task_.root];
-  for (std::int64_t t = task_.chunk * tiles / job_.chunks; t < end; ++t) {
-    first_ = t * job_.tile;
-    count_ = std::min(job_.tile, job_.batch->size - first_);
+  for (first_ = job_.chunk_begin(task_.chunk); first_ < end; first_ += count_) {
+    count_ = std::min(job_.tile, end - first_);
     std::byte* in = workspace_.input.get();
     executor_.load_samples(*job_.batch, input * job_.batch->size + first_, count_, in);
     visit(0, task_.root, in);
@@ -29,8 +27,7 @@ void Walker::visit(std::size_t level, std::int64_t row, const std::byte* in) {
                        args);
   if (level + 1 == levels) {
     const auto* values = reinterpret_cast<const float*>(args.out);
-    return job_.sink(task_.chunk, row, first_, count_, values,
-                     executor_.programs_[level].output_size);
+    return job_.sink(row, first_, count_, values, executor_.programs_[level].output_size);
   }
   if (level + 2 == levels && executor_.wide_)
     visit_head(level, row, args.out);
@@ -60,8 +57,7 @@ void Walker::visit_head(std::size_t level, std::int64_t row, const std::byte* in
         head.run(executor_.panels_[level + 1].get(), (*job_.weights)[level + 1].count, first,
                  first + count, in, count_, reinterpret_cast<float*>(workspace_.logits.get()));
     for (std::int64_t i = 0; i < count; ++i)
-      job_.sink(task_.chunk, children.rows[c + i], first_, count_, result.logits + i * outputs,
-                result.stride);
+      job_.sink(children.rows[c + i], first_, count_, result.logits + i * outputs, result.stride);
     c += count;
   }
 }

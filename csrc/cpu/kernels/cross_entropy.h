@@ -37,7 +37,7 @@ MP_INLINE float sum_exp(const float* x, std::int64_t count, float largest) {
 }
 
 double cross_entropy(const CrossEntropyArgs& args) {
-  double total = 0;
+  double total = args.total;
   for (std::int64_t s = 0; s < args.samples; ++s) {
     const std::int32_t label = args.labels[s];
     if (args.has_ignore && label == args.ignore) continue;

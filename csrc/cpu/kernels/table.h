@@ -64,6 +64,7 @@ struct CrossEntropyArgs {
   const std::int32_t* labels;  // (samples)
   bool has_ignore;
   std::int32_t ignore;
+  double total;  // the sum so far; samples are added to it one by one
 };
 
 enum class Unary : int { relu, gelu, gelu_tanh, sigmoid, tanh };
@@ -114,7 +115,7 @@ struct KernelTable {
   void (*random_words)(std::uint64_t seed, std::uint32_t counter, std::int64_t half,
                        std::int64_t first, std::int64_t count, std::uint32_t* out0,
                        std::uint32_t* out1);
-  // sum over samples of the cross-entropy; labels equal to `ignore` count nothing
+  // total plus the cross-entropy of every sample; labels equal to `ignore` count nothing
   double (*cross_entropy)(const CrossEntropyArgs&);
   // out = a + scale * b
   void (*add_scaled)(const float* a, const float* b, float scale, float* out, std::int64_t count);
