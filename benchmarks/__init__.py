@@ -1,0 +1,5 @@
+"""Benchmarks: ours and its peers on identical work, how it scales, and what a step costs.
+
+Run from the checkout's root, with ``marketplace`` and the extra ``[bench]`` installed:
+``python -m benchmarks.peers``, ``.scaling``, ``.step_cost``, ``.bench_memory``.
+"""
