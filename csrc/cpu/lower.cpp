@@ -153,11 +153,19 @@ class Lowering {
     program_.staging_floats = std::max(program_.staging_floats, weights + depth * block);
     step.weight_at = reserve(step.contraction.panel_bytes * step.contraction.groups);
     step.bias_at = reserve_floats(op.bias);
-    const int next = only_relu(node);
-    if (next < 0) return;
-    step.contraction.relu = true;
+    fuse_relu(step, node);
+  }
+
+  // A relu that alone reads a step's result happens on the way out; the node whose value that is.
+  int fuse_relu(Step& step, int node) {
+    const int next = only_reader(node);
+    const bool relu = next >= 0 && graph_.ops[next].kind == OpKind::unary &&
+                      graph_.ops[next].unary == UnaryKind::relu;
+    if (!relu) return node;
+    step.relu = true;
     done_[next] = true;
     values_[next] = values_[node];
+    return next;
   }
 
   // The one node that reads another, -1 where there are several or the result leaves the spec.
@@ -166,13 +174,6 @@ class Lowering {
     for (int next = node + 1; next < static_cast<int>(graph_.ops.size()); ++next)
       if (live_[next] && (graph_.ops[next].a == node || graph_.ops[next].b == node)) return next;
     return -1;
-  }
-
-  int only_relu(int node) const {
-    const int next = only_reader(node);
-    const bool relu = next >= 0 && graph_.ops[next].kind == OpKind::unary &&
-                      graph_.ops[next].unary == UnaryKind::relu;
-    return relu ? next : -1;
   }
 
   // The input of a convolution with its zeros around it; (H, W) of the result.
@@ -231,7 +232,9 @@ class Lowering {
     step.bias_at = reserve_floats(op.bias);
     program_.largest_channels = std::max(program_.largest_channels, step.channels);
     values_[node] = {step.out, value.layout};
-    const int pool = kind == StepKind::instance_norm ? only_pool(node) : -1;
+    if (layer) return;
+    const int last = fuse_relu(step, node);
+    const int pool = kind == StepKind::instance_norm ? only_pool(last) : -1;
     if (pool < 0) return;
     program_.slots[step.out].size = element_count(shapes_[pool]);
     step.pooled = true;
@@ -307,6 +310,7 @@ class Lowering {
     Step& step = emit(kind, node, a.slot, element_count(shapes_[node]));
     step.b = b.slot;
     values_[node] = {step.out, a.layout};
+    if (kind == StepKind::add) fuse_relu(step, node);
   }
 
   void lower_elementwise(int node, StepKind kind) {

@@ -47,7 +47,6 @@ struct Contraction {
   std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
   std::int64_t group_input = 0;                          // input elements between groups
   std::int64_t panel_bytes = 0;                          // of one group
-  bool relu = false;
   bool float_out = false;
 };
 
@@ -59,6 +58,7 @@ struct Step {
   std::int64_t weight_at = -1, bias_at = -1;  // bytes into the packed weights, -1 when absent
   Contraction contraction;
   PoolArgs pool{};
+  bool relu = false;    // contract, channel norms, add: clamps on the way out
   bool pooled = false;  // instance_norm: max-pools on the way out
   Unary unary = Unary::relu;
   float scale = 1, shift = 0, eps = 0;

@@ -24,7 +24,7 @@ class Runner {
       case StepKind::layer_norm: return layer_norm(step);
       case StepKind::unary: return typed_.unary(step.unary, a, out, count);
       case StepKind::affine: return typed_.affine(step.scale, step.shift, a, out, count);
-      case StepKind::add: return typed_.add(a, in(step.b), out, count);
+      case StepKind::add: return typed_.add(a, in(step.b), out, count, step.relu);
       case StepKind::multiply: return typed_.multiply(a, in(step.b), out, count);
       case StepKind::max_pool: return typed_.max_pool(pool(step));
       case StepKind::avg_pool: return typed_.avg_pool(pool(step));
@@ -66,7 +66,7 @@ class Runner {
     args.runs = static_cast<std::int64_t>(c.run_offset.size());
     args.run_length = c.run_length;
     args.columns = c.columns;
-    args.relu = c.relu;
+    args.relu = step.relu;
     args.float_out = c.float_out;
     args.out_row_stride = c.groups * c.columns;
     for (std::int64_t g = 0; g < c.groups; ++g) {
@@ -86,6 +86,7 @@ class Runner {
     args.weight = floats(step.weight_at);
     args.bias = floats(step.bias_at);
     args.eps = step.eps;
+    args.relu = step.relu;
     args.mean = args_.statistics;
     args.variance = args_.statistics + program_.largest_channels;
     return args;

@@ -97,7 +97,7 @@ WideHead::Result WideHead::run(const std::byte* packed, std::int64_t vendors, st
   args.bias = step.bias < 0
                   ? nullptr
                   : reinterpret_cast<const float*>(packed + blocks * block_bytes_) + begin;
-  args.relu = c.relu;
+  args.relu = step.relu;
   args.float_out = true;
   args.out = scratch;
   args.out_row_stride = end - begin;

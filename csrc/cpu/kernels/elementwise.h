@@ -42,11 +42,17 @@ void affine(float scale, float shift, const void* in, void* out, std::int64_t co
 }
 
 template <class T>
-void add(const void* a, const void* b, void* out, std::int64_t count) {
+void add(const void* a, const void* b, void* out, std::int64_t count, bool relu) {
   const T* x = static_cast<const T*>(a);
   const T* y = static_cast<const T*>(b);
   T* z = static_cast<T*>(out);
-  for (std::int64_t i = 0; i < count; ++i) from_float(to_float(x[i]) + to_float(y[i]), z[i]);
+  const Vec floor = broadcast(relu ? 0.0f : -__builtin_inff());
+  std::int64_t i = 0;
+  for (; i + kVectorFloats <= count; i += kVectorFloats)
+    store_floats(z + i, max(load_floats(x + i) + load_floats(y + i), floor));
+  const int rest = static_cast<int>(count - i);
+  if (rest > 0)
+    store_partial(z + i, max(load_partial(x + i, rest) + load_partial(y + i, rest), floor), rest);
 }
 
 template <class T>

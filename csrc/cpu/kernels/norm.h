@@ -36,19 +36,27 @@ MP_INLINE Vec parameter_lanes(const float* values, float otherwise, Lanes lanes)
   return values ? load_lanes(values + lanes.first, lanes) : broadcast(otherwise);
 }
 
-// Mean over rows of x - shift, or of its square, for one vector of channels.
+// Mean over rows of x - shift, or of its square, for one vector of channels. Four sums side by side
+// hide the latency of an addition.
 template <class T, bool Square>
 MP_INLINE Vec mean_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec shift,
                         Lanes lanes) {
   double sums[kVectorFloats] = {};
   for (std::int64_t first = 0; first < rows; first += kSumBlock) {
     const std::int64_t end = first + kSumBlock < rows ? first + kSumBlock : rows;
-    Vec block{};
-    for (std::int64_t r = first; r < end; ++r) {
+    Vec block[4] = {};
+    std::int64_t r = first;
+    for (; r + 4 <= end; r += 4)
+      for (int i = 0; i < 4; ++i) {
+        const Vec d = load_lanes(x + (r + i) * stride, lanes) - shift;
+        block[i] += Square ? d * d : d;
+      }
+    for (; r < end; ++r) {
       const Vec d = load_lanes(x + r * stride, lanes) - shift;
-      block += Square ? d * d : d;
+      block[0] += Square ? d * d : d;
     }
-    for (int c = 0; c < kVectorFloats; ++c) sums[c] += block[c];
+    const Vec sum = (block[0] + block[1]) + (block[2] + block[3]);
+    for (int c = 0; c < kVectorFloats; ++c) sums[c] += sum[c];
   }
   Vec mean;
   for (int c = 0; c < kVectorFloats; ++c)
@@ -56,13 +64,14 @@ MP_INLINE Vec mean_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec 
   return mean;
 }
 
+// max((x - mean) * scale + shift, floor); the floor is 0 for a relu.
 struct Affine {
-  Vec mean, scale, shift;
+  Vec mean, scale, shift, floor;
 };
 
 template <class T>
 MP_INLINE Vec normalise(const T* x, const Affine& affine, Lanes lanes) {
-  return (load_lanes(x, lanes) - affine.mean) * affine.scale + affine.shift;
+  return max((load_lanes(x, lanes) - affine.mean) * affine.scale + affine.shift, affine.floor);
 }
 
 template <class T>
@@ -77,7 +86,7 @@ MP_INLINE Affine channel_affine(const T* x, const NormArgs& args, Lanes lanes) {
   for (int c = 0; c < kVectorFloats; ++c) deviation[c] = sqrtf(deviation[c]);
   return {load_lanes(args.mean + lanes.first, lanes),
           parameter_lanes(args.weight, 1.0f, lanes) / deviation,
-          parameter_lanes(args.bias, 0.0f, lanes)};
+          parameter_lanes(args.bias, 0.0f, lanes), broadcast(args.relu ? 0.0f : -__builtin_inff())};
 }
 
 // Normalises one image of pool.height by pool.width pixels and keeps each window's maximum.

@@ -104,19 +104,37 @@ MP_INLINE Vec load_floats(const float* p) {
   return load(p);
 }
 MP_INLINE Vec load_floats(const BFloat16* p) {
+#if defined(__AVX512F__)
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  // the masked form: GCC 12 warns of the plain one's undefined operand (bug 105593)
+  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, bits) << 16);
+#elif defined(__AVX2__)
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return (Vec)((VecU)_mm256_cvtepu16_epi32(bits) << 16);
+#else
   VecH bits;
   std::memcpy(&bits, p, sizeof bits);
   return (Vec)(__builtin_convertvector(bits, VecU) << 16);
+#endif
 }
+
 MP_INLINE void store_floats(float* p, Vec v) {
   store(p, v);
 }
 MP_INLINE void store_floats(BFloat16* p, Vec v) {
+#if defined(__AVX512BF16__)
+  const __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);  // takes denormal numbers for zero
+#else
   const VecU bits = (VecU)v;
   const VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const VecU nan = (VecU)((bits & 0x7FFFFFFFu) > 0x7F800000u);
   const VecU out = (nan & ((bits >> 16) | 0x40u)) | (~nan & rounded);
+#if defined(__AVX512F__)
+  const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)out);
+#else
   const VecH narrow = __builtin_convertvector(out, VecH);
+#endif
+#endif
   std::memcpy(static_cast<void*>(p), &narrow, sizeof narrow);
 }
 

@@ -55,6 +55,7 @@ struct NormArgs {
   float* mean;  // (channels): given if `fixed`, else left behind, of the last group
   float* variance;
   bool fixed;
+  bool relu;             // channel_norm alone
   const PoolArgs* pool;  // max-pools the result on the way out: windows side by side, no padding
 };
 
@@ -80,7 +81,7 @@ struct TypedKernels {
   void (*layer_norm)(const NormArgs&);  // a group per line of `channels` elements, rows ignored
   void (*unary)(Unary kind, const void* in, void* out, std::int64_t count);
   void (*affine)(float scale, float shift, const void* in, void* out, std::int64_t count);
-  void (*add)(const void* a, const void* b, void* out, std::int64_t count);
+  void (*add)(const void* a, const void* b, void* out, std::int64_t count, bool relu);
   void (*multiply)(const void* a, const void* b, void* out, std::int64_t count);
   // (samples, a, b) -> (samples, b, a): planar (C, HW) <-> channels-last (HW, C)
   void (*transpose)(const void* in, void* out, std::int64_t samples, std::int64_t a,
