@@ -132,6 +132,8 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def _draw_time(axis: Any, rows: list[dict[str, Any]]) -> None:
+    from matplotlib import ticker
+
     values, last = [row["value"] for row in rows], rows[-1]
     axis.loglog(values, [row["median_ms"] for row in rows], "o-", label="measured")
     if rows[0]["sweep"] == "threads":
@@ -139,15 +141,23 @@ def _draw_time(axis: Any, rows: list[dict[str, Any]]) -> None:
     else:
         ideal = [last["median_ms"] * row["gflop"] / last["gflop"] for row in rows]
     axis.loglog(values, ideal, ":", color="grey", label="proportional to the work")
-    axis.set_xticks(values, [str(value) for value in values])
-    axis.minorticks_off()
+    axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_locator(ticker.NullLocator())
     axis.grid(alpha=0.3)
 
 
 def _draw_memory(axis: Any, rows: list[dict[str, Any]]) -> None:
+    from matplotlib import ticker
+
+    values = [row["value"] for row in rows]
     peaks = [row["peak_bytes"] / MIB for row in rows]
-    axis.semilogx([row["value"] for row in rows], peaks, "s-", color="tab:red")
+    axis.plot(values, peaks, "s-", color="tab:red")
     axis.set_ylim(0, max(1.0, 1.2 * max(peaks)))
+    axis.set_xscale("log", base=2)  # shared with the axis above
+    axis.xaxis.set_major_locator(ticker.FixedLocator(values))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
     axis.grid(alpha=0.3)
 
 
