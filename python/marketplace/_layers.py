@@ -1,5 +1,6 @@
 """The layers of ``marketplace.nn``: their sizes, their first values, and what they record."""
 
+import abc
 import math
 from typing import Any, overload
 
@@ -36,7 +37,7 @@ class _Field:
         parameter.assign(parameter.check(value, op, self.name))
 
 
-class Layer:
+class Layer(abc.ABC):
     """What all layers share: parameters by name, and the vendor count of the older spelling.
 
     Attributes
@@ -53,8 +54,9 @@ class Layer:
     def _parameters(self) -> dict[str, Parameter]:
         return {name: p for name, p in vars(self).items() if isinstance(p, Parameter)}
 
+    @abc.abstractmethod
     def _record(self, value: Value) -> Value:
-        raise NotImplementedError
+        """Write the layer's operations down."""
 
     @overload
     def __call__(self, x: Value) -> Value: ...
