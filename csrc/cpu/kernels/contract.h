@@ -69,7 +69,7 @@ MP_INLINE void store_row(Out* out, const Vec (&acc)[Vectors], int columns) {
   for (int j = 0; j < Vectors; ++j, out += kVectorFloats, columns -= kVectorFloats) {
     if (columns >= kVectorFloats)
       store_floats(out, acc[j]);
-    else
+    else if (columns > 0)
       store_partial(out, acc[j], columns);
   }
 }
