@@ -17,15 +17,6 @@ MP_INLINE RandomWords block_words(std::uint64_t seed, std::uint32_t counter, std
   return threefry2x32(seed, c0, c0 + static_cast<std::uint32_t>(half));
 }
 
-void random_words(std::uint64_t seed, std::uint32_t counter, std::int64_t half, std::int64_t first,
-                  std::int64_t count, std::uint32_t* out0, std::uint32_t* out1) {
-  for (std::int64_t j = 0; j < count; ++j) {
-    const RandomWords words = block_words(seed, counter, half, first + j);
-    out0[j] = words.lane0;
-    out1[j] = words.lane1;
-  }
-}
-
 void perturb(std::uint64_t seed, std::uint32_t counter, float amplitude, const float* base,
              float* out, std::int64_t n) {
   const std::int64_t half = marketplace::block_count(n), full = n / 2;

@@ -102,20 +102,14 @@ struct KernelTable {
   int vector_floats, tile_vectors;
   TypedKernels float32, bfloat16;
 
-  // Blocks [first, first + count) of a tensor of n = 2 half (or one less) numbers at `counter`:
-  // lane 0 of block j is element j, lane 1 element half + j; element j of lane1 is not written if
-  // half + j >= n.
-  // out = base + delta
+  // out = base + delta, for a tensor of n numbers at `counter`
   void (*perturb)(std::uint64_t seed, std::uint32_t counter, float amplitude, const float* base,
                   float* out, std::int64_t n);
-  // out0[j], out1[j] += coefficient * delta, for blocks [first, first + count)
+  // out0[j], out1[j] += coefficient * delta for random blocks [first, first + count) of a tensor of
+  // `half` blocks: lane 0 of block j is element j, lane 1 element half + j
   void (*accumulate_delta)(std::uint64_t seed, std::uint32_t counter, float amplitude,
                            float coefficient, std::int64_t half, std::int64_t first,
                            std::int64_t count, float* out0, float* out1);
-  // raw words of blocks [first, first + count)
-  void (*random_words)(std::uint64_t seed, std::uint32_t counter, std::int64_t half,
-                       std::int64_t first, std::int64_t count, std::uint32_t* out0,
-                       std::uint32_t* out1);
   // total plus the cross-entropy of every sample; labels equal to `ignore` count nothing
   double (*cross_entropy)(const CrossEntropyArgs&);
   // out = a + scale * b
