@@ -77,6 +77,22 @@ class Executor {
                              const std::int32_t* paths, float* out) = 0;
 };
 
+// Node perturbation of a market with vendor counts V: every channel of every convolution or linear
+// layer of a spec is disturbed V - 1 times on every sample, and the losses say which way was up.
+struct NodeProbe {
+  std::vector<std::vector<std::uint64_t>> seeds;  // per spec (V,); vendor 0 is the leader
+  float scale = 0;  // of the noise, relative to the layer's root mean square on the sample
+};
+
+class NodeProber {
+ public:
+  virtual ~NodeProber() = default;
+  // The leader's mean loss; gradients: per spec (n,), of the mean loss, zero for what V = 1 leaves
+  // alone, save the last layer, whose gradient is known in closed form.
+  virtual double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels,
+                       std::vector<std::vector<float>>& gradients) = 0;
+};
+
 class Backend : public std::enable_shared_from_this<Backend> {
  public:
   virtual ~Backend() = default;
@@ -86,6 +102,13 @@ class Backend : public std::enable_shared_from_this<Backend> {
 
   virtual std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                             const Shape& input_shape) = 0;
+  // Null where the device has no node perturbation. counts: vendors per spec.
+  virtual std::unique_ptr<NodeProber> compile_nodes(
+      const std::vector<std::shared_ptr<Model>>& models, const std::vector<std::int64_t>& counts,
+      const Shape& input_shape) {
+    static_cast<void>(models), static_cast<void>(counts), static_cast<void>(input_shape);
+    return nullptr;
+  }
   // out (n,): what vendor v adds to W (for explicit weights: instead of W).
   virtual void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
                      float* out) = 0;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "graph/chain.h"
 #include "market/plan.h"
 
 namespace marketplace {
@@ -143,6 +144,34 @@ void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batc
                std::to_string(weights[i % depth].count),
            std::to_string(paths[i]) + " for sample " + std::to_string(i / depth));
   run.forward_paths(weights, batch, paths, out);
+}
+
+NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts,
+                                const Shape& input_shape) {
+  const auto key = std::pair{counts, input_shape};
+  const auto found = node_probers_.find(key);
+  if (found != node_probers_.end()) return *found->second;
+  auto prober = backend_->compile_nodes(models_, counts, input_shape);
+  if (!prober) fail("plan 'node'", "a device that has it, such as 'cpu'", backend_->device());
+  if (node_probers_.size() >= kCachedShapes) node_probers_.clear();
+  return *(node_probers_[key] = std::move(prober));
+}
+
+double Market::node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
+                              const Batch& batch, const Labels& labels,
+                              std::vector<std::vector<float>>& gradients) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (counts.size() != models_.size() || probe.seeds.size() != models_.size())
+    fail("plan 'node'", std::to_string(models_.size()) + " specs", std::to_string(counts.size()));
+  NodeProber& run = node_prober(counts, batch.sample_shape);
+  check_batch(batch, 1);
+  check_labels(batch, labels);
+  return run.probe(probe, batch, labels, gradients);
+}
+
+std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
+                                const Shape& input_shape) const {
+  return chain_flops(models_, counts, input_shape);
 }
 
 void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -32,12 +33,19 @@ class Market {
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                      const std::int32_t* paths, float* out);
 
+  // Node perturbation, see NodeProber; counts: vendors per spec.
+  double node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
+                        const Batch& batch, const Labels& labels,
+                        std::vector<std::vector<float>>& gradients);
+  std::int64_t node_flops(const std::vector<std::int64_t>& counts, const Shape& input_shape) const;
+
   // W of a spec becomes vendor v's weights.
   void apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
   void absorb(const LeaderStatistics& leader);
 
  private:
   Executor& executor(const Batch& batch);
+  NodeProber& node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape);
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 
@@ -45,6 +53,7 @@ class Market {
   std::shared_ptr<Backend> backend_;
   std::vector<std::shared_ptr<Model>> models_;
   std::map<Shape, std::unique_ptr<Executor>> executors_;
+  std::map<std::pair<std::vector<std::int64_t>, Shape>, std::unique_ptr<NodeProber>> node_probers_;
 };
 
 }  // namespace marketplace
