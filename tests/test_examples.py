@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from marketplace import data
 from marketplace.data import _cache
-from marketplace.examples import _cli, _interrupt, _report, mnist
+from marketplace.examples import _interrupt, _report, _values, mnist
 from marketplace.optimizers import Optimizer
 
 TINY = ["--vendors", "2,3,4", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -373,8 +373,8 @@ def test_unwritable_json_still_shows_the_summary(monkeypatch, tmp_path, capsys):
 
 
 def test_one_number_means_every_spec():
-    assert _cli._vendors("6") == (6, 6, 6)
-    assert _cli._vendors("1,1,2") == (1, 1, 2)
+    assert _values.vendor_counts("6") == (6, 6, 6)
+    assert _values.vendor_counts("1,1,2") == (1, 1, 2)
 
 
 def test_runs_as_a_module():

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..data import DATASETS, SOURCES
+from ._values import find_path_problem, number, vendor_counts, whole
 
 STATUS_OK = 0
 STATUS_FAILED = 1
@@ -125,21 +124,21 @@ _Group = argparse._ArgumentGroup
 def _add_training(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--steps",
-        type=_whole(0),
+        type=whole(0),
         default=defaults.steps,
         metavar="N",
         help="train until step N (default: %(default)s)",
     )
     group.add_argument(
         "--batch-size",
-        type=_whole(1),
+        type=whole(1),
         default=defaults.batch_size,
         metavar="N",
         help="images per step (default: %(default)s)",
     )
     group.add_argument(
         "--vendors",
-        type=_vendors,
+        type=vendor_counts,
         metavar="N,N,N",
         help="vendors of each spec, or one number for all (default: 8,40,512 "
         "with plan star, 8,8,8 with plan tree)",
@@ -151,11 +150,11 @@ def _add_training(group: _Group, defaults: Defaults) -> None:
         "leader's path in one place (star, the default)",
     )
     group.add_argument(
-        "--lr", type=_number(low=0.0), metavar="X", help=f"learning rate (default: {defaults.lr})"
+        "--lr", type=number(low=0.0), metavar="X", help=f"learning rate (default: {defaults.lr})"
     )
     group.add_argument(
         "--lr-decay",
-        type=_number(low=0.0, high=1.0, low_included=True),
+        type=number(low=0.0, high=1.0, low_included=True),
         default=defaults.lr_decay,
         metavar="X",
         help="the learning rate, or the meta learning rate where there is one, "
@@ -163,20 +162,20 @@ def _add_training(group: _Group, defaults: Defaults) -> None:
     )
     group.add_argument(
         "--probe-scale",
-        type=_number(low=0.0),
+        type=number(low=0.0),
         metavar="X",
         help=f"size of the deltas relative to the learning rate (default: {defaults.probe_scale})",
     )
     group.add_argument(
         "--meta-lr",
-        type=_number(low=0.0, high=1.0),
+        type=number(low=0.0, high=1.0),
         metavar="X",
         help="search along each direction with learning rates changed by up to "
         "this share (default: no search)",
     )
     group.add_argument(
         "--seed",
-        type=_whole(0, 2**64 - 1),
+        type=whole(0, 2**64 - 1),
         metavar="N",
         help="seed of everything random: initial weights, deltas, batches "
         f"(default: {DEFAULT_SEED})",
@@ -194,7 +193,7 @@ def _add_machine(group: _Group) -> None:
         "--dtype", choices=DTYPES, help="what to compute in; weights are float32 (default: float32)"
     )
     group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads on a CPU (default: one per core)"
+        "--threads", type=whole(1), metavar="N", help="threads on a CPU (default: one per core)"
     )
     group.add_argument(
         "--data",
@@ -216,7 +215,7 @@ def _add_machine(group: _Group) -> None:
 def _add_output(group: _Group) -> None:
     group.add_argument(
         "--eval-every",
-        type=_whole(1),
+        type=whole(1),
         default=25,
         metavar="N",
         help="measure the test accuracy every N steps, on at most 1,000 test "
@@ -230,7 +229,7 @@ def _add_output(group: _Group) -> None:
     )
     group.add_argument(
         "--checkpoint-every",
-        type=_whole(1),
+        type=whole(1),
         default=100,
         metavar="N",
         help="steps from one checkpoint to the next (default: %(default)s)",
@@ -266,69 +265,6 @@ def _find_problem(options: Options) -> str | None:
         return f"argument --plot: expected a name ending in {expected}, received {options.plot}"
     for name in ("checkpoint", "plot", "json"):
         path: Path | None = getattr(options, name)
-        if path is not None and (problem := _find_path_problem(path)) is not None:
+        if path is not None and (problem := find_path_problem(path)) is not None:
             return f"argument --{name}: {problem}"
     return None
-
-
-def _find_path_problem(path: Path) -> str | None:
-    """Why this file cannot be written; better said before the training than after it."""
-    if path.is_dir():
-        return f"expected a file, received the directory {path}"
-    if not path.parent.is_dir():
-        return f"expected a file in a directory that exists, received {path}"
-    if not os.access(path.parent, os.W_OK):
-        return f"expected a directory that can be written to, received {path.parent}"
-    return None
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Make a parser of integers from ``low`` to ``high``."""
-    span = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def parse_whole(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected a whole number {span}, received {text!r}")
-        return value
-
-    return parse_whole
-
-
-def _number(
-    *, low: float, high: float = math.inf, low_included: bool = False
-) -> Callable[[str], float]:
-    """Make a parser of numbers between two bounds; the upper one is always excluded."""
-    span = f"{'at least' if low_included else 'above'} {low:g}"
-    if high < math.inf:
-        span += f" and below {high:g}"
-
-    def parse_number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        # Written so that NaN fails.
-        if not (low < value < high or (low_included and value == low)):
-            raise argparse.ArgumentTypeError(f"expected a number {span}, received {text!r}")
-        return value
-
-    return parse_number
-
-
-def _vendors(text: str) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = ()
-    if len(counts) == 1:
-        counts *= 3
-    if len(counts) != 3 or min(counts) < 1 or max(counts) < 2:
-        raise argparse.ArgumentTypeError(
-            "expected three whole numbers of at least 1, not all 1, such as 8,40,512, "
-            f"received {text!r}"
-        )
-    return counts
