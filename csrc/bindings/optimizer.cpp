@@ -40,13 +40,13 @@ Array<std::int32_t> path_array(Optimizer& self) {
 }
 
 py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
-                std::optional<std::int32_t> ignore_index) {
+                std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
   std::vector<float> losses;
   {
     const py::gil_scoped_release release;
-    losses = self.probe(batch, borrowed);
+    losses = self.probe(batch, borrowed, further);
   }
   return py::make_tuple(to_array(losses), path_array(self));
 }
@@ -102,6 +102,23 @@ bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& 
   return self.step(losses, rows, unit);
 }
 
+bool add_replica(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+                 const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  const py::gil_scoped_release release;
+  return self.add_replica(losses, rows, unit);
+}
+
+std::int64_t keep_best(Optimizer& self, const Array<float>& loss,
+                       const Array<std::int32_t>& paths) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const py::gil_scoped_release release;
+  return self.keep_best(losses, rows);
+}
+
 py::list coefficients(const Optimizer& self, const Array<float>& loss,
                       const Array<std::int32_t>& paths, const std::string& mode) {
   const Coefficients result =
@@ -151,6 +168,7 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
           [](Optimizer& self, std::optional<float> v) { self.options.meta_learning_rate = v; })
       .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
       .def_property_readonly("generation", &Optimizer::generation)
+      .def_property_readonly("replica", &Optimizer::replica)
       .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
       .def(
           "seeds",
@@ -181,7 +199,11 @@ void bind_optimizer(py::module_& module) {
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
            py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"))
-      .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
+      .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
+           py::arg("further") = false)
+      .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("drop_replicas", &Optimizer::drop_replicas)
+      .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
       .def("forward", &forward, py::arg("x"))
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))

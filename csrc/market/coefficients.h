@@ -19,9 +19,13 @@ struct Coefficients {
   bool degenerate = false;  // all losses equal somewhere: those z are zero
 };
 
+// Throws unless losses (P,) are finite, naming the first path that is not, and paths (P, S) fit.
+void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                  const std::vector<std::int64_t>& vendor_counts);
+
 // z = -(loss - mean) / std with the sample standard deviation. Tree: over all paths. Star: `whole`
 // mode over all paths; `per_spec` over the paths that deviate at that spec, and the leader's.
-// losses (P,), paths (P, S). Throws for losses that are not finite, naming the first such path.
+// losses (P,), paths (P, S), checked as by check_losses.
 Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
                                     const std::vector<float>& losses,
                                     const std::vector<std::int32_t>& paths,

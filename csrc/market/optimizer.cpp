@@ -7,6 +7,7 @@
 #include "core/threefry.h"
 #include "market/plan.h"
 #include "market/seeds.h"
+#include "market/topk.h"
 
 namespace marketplace {
 namespace {
@@ -90,24 +91,86 @@ const Plan& Optimizer::plan() {
     const SpecState& spec = specs_[i];
     if (spec.upstream_sampling > 0)
       sampled[i] = sample_upstream(options.seed, generation_, static_cast<int>(i),
-                                   spec.vendor_count, upstream, spec.upstream_sampling);
+                                   spec.vendor_count, upstream, spec.upstream_sampling, replica_);
     upstream = spec.vendor_count * (spec.upstream_sampling > 0 ? spec.upstream_sampling : upstream);
   }
   return plan_.emplace(tree_plan(vendor_counts(), sampled));
 }
 
-std::vector<float> Optimizer::probe(const Batch& batch, const Labels& labels) {
+std::vector<float> Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
   std::vector<float> losses(plan().path_count());
   LeaderStatistics leader;
   market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
-  leader_ = std::move(leader);
+  if (!further) leader_.clear();
+  leader_.push_back(std::move(leader));
   return losses;
 }
 
 void Optimizer::forward(const Batch& batch, float* out) {
   LeaderStatistics leader;
   market_->forward(plan(), weights(), batch, out, &leader);
-  leader_ = std::move(leader);
+  leader_.clear();
+  leader_.push_back(std::move(leader));
+}
+
+void Optimizer::absorb_leader() {
+  for (const LeaderStatistics& minibatch : leader_) market_->absorb(minibatch);
+  leader_.clear();
+}
+
+void Optimizer::check_sum_mode(UnitVectorMode mode) const {
+  if (replica_ > 0 && mode != sum_mode_)
+    fail("unit_vector_mode", "the one of the earlier replicas", "another one");
+}
+
+// One spec's g at a time, so that only the sum is as large as the weights.
+bool Optimizer::add_replica(const std::vector<float>& losses,
+                            const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
+  check_sum_mode(mode);
+  const Coefficients coefficients =
+      direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+  Backend& backend = market_->backend();
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  sum_.resize(specs_.size());
+  std::vector<float> own;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const Model& model = market_->model(i);
+    sum_[i].resize(model.parameter_count());
+    own.resize(model.parameter_count());
+    backend.combine(model, specs_[i].weights, coefficients.values[i], own.data());
+    backend.add_scaled(sum_[i].data(), own.data(), 1.0f, model.parameter_count());
+  }
+  if (replica_ == 0) first_seeds_ = state().seeds;
+  draw_replica(replica_ + 1);
+  sum_mode_ = mode;
+  return coefficients.degenerate;
+}
+
+void Optimizer::drop_replicas() {
+  if (replica_ == 0) return;
+  draw(first_seeds_);
+  end_replicas();
+  leader_.clear();
+}
+
+void Optimizer::end_replicas() {
+  replica_ = 0;
+  sum_.clear();
+  first_seeds_.clear();
+  plan_.reset();
+}
+
+void Optimizer::draw_replica(std::uint64_t replica) {
+  std::vector<std::vector<std::uint64_t>> seeds;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const bool leader = specs_[i].seeds[0] == 0;
+    seeds.push_back(derive_seeds(options.seed, generation_, static_cast<int>(i),
+                                 specs_[i].vendor_count, leader, replica));
+  }
+  draw(seeds);
+  replica_ = replica;
+  plan_.reset();
+  leader_.clear();
 }
 
 Directions Optimizer::direction(const std::vector<float>& losses,
@@ -115,6 +178,7 @@ Directions Optimizer::direction(const std::vector<float>& losses,
                                 bool& degenerate) {
   const Coefficients coefficients =
       direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+  check_sum_mode(mode);
   degenerate = coefficients.degenerate;
   Backend& backend = market_->backend();
   Directions out(specs_.size());
@@ -124,6 +188,8 @@ Directions Optimizer::direction(const std::vector<float>& losses,
     const Model& model = market_->model(i);
     out[i].resize(model.parameter_count());
     backend.combine(model, specs_[i].weights, coefficients.values[i], out[i].data());
+    if (replica_ > 0)
+      backend.add_scaled(out[i].data(), sum_[i].data(), 1.0f, model.parameter_count());
     squares[i] = backend.squared_norm(out[i].data(), model.parameter_count());
     whole += squares[i];
   }
@@ -161,8 +227,7 @@ void Optimizer::update_weights(const Directions& directions,
     market_->backend().add_scaled(model.values(), directions[i].data(), rate,
                                   model.parameter_count());
   }
-  market_->absorb(leader_);
-  leader_.clear();
+  absorb_leader();
 }
 
 void Optimizer::update_seeds(bool keep_leader) {
@@ -173,7 +238,7 @@ void Optimizer::update_seeds(bool keep_leader) {
         derive_seeds(options.seed, next, static_cast<int>(i), specs_[i].vendor_count, keep_leader));
   draw(seeds);
   generation_ = next;
-  plan_.reset();
+  end_replicas();
 }
 
 void Optimizer::update_lr_scales(const Directions& directions) {
@@ -210,6 +275,22 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
   return degenerate;
 }
 
+std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
+                                  const std::vector<std::int32_t>& paths) {
+  check_losses(losses, paths, vendor_counts());
+  if (replica_ > 0)
+    fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
+         std::to_string(replica_));
+  const std::vector<double> values(losses.begin(), losses.end());
+  const std::int64_t best =
+      topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    market_->apply_vendor(i, specs_[i].weights, paths[best * specs_.size() + i]);
+  absorb_leader();
+  update_seeds(true);
+  return best;
+}
+
 Optimizer::State Optimizer::state() const {
   State state;
   state.generation = generation_;
@@ -233,7 +314,7 @@ void Optimizer::restore(const State& state) {
     specs_[i].learning_rate = state.learning_rates[i];
   }
   generation_ = state.generation;
-  plan_.reset();
+  end_replicas();
   leader_.clear();
 }
 

@@ -42,6 +42,7 @@ class Optimizer {
   const std::shared_ptr<Market>& market_pointer() const { return market_; }
   const std::vector<SpecState>& specs() const { return specs_; }
   std::uint64_t generation() const { return generation_; }
+  std::uint64_t replica() const { return replica_; }
   float learning_rate(std::size_t spec) const;
   std::vector<VendorWeights> weights() const;
   std::vector<std::int64_t> vendor_counts() const;
@@ -49,12 +50,20 @@ class Optimizer {
   // The plan of this generation; redrawn with the seeds where upstreams are sampled.
   const Plan& plan();
 
-  // losses (P,) of the plan's paths.
-  std::vector<float> probe(const Batch& batch, const Labels& labels);
+  // losses (P,) of the plan's paths. `further`: one more minibatch of these vendors, so the update
+  // will absorb the batch statistics of the earlier ones too.
+  std::vector<float> probe(const Batch& batch, const Labels& labels, bool further = false);
   // out (P, B, *output_shape).
   void forward(const Batch& batch, float* out);
 
-  // Unit directions from losses (P,) and paths (P, S); zero where `degenerate`.
+  // Several independent draws per update: adds g of these vendors, from losses (P,) and paths
+  // (P, S), to a sum, and draws the next replica. Returns whether the losses were degenerate.
+  bool add_replica(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                   UnitVectorMode mode);
+  // Forgets the sum and goes back to the first replica's vendors.
+  void drop_replicas();
+  // Unit directions from losses (P,) and paths (P, S), the sum of the earlier replicas added before
+  // normalising. `degenerate`: these losses say nothing.
   Directions direction(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                        UnitVectorMode mode, bool& degenerate);
   // W_i += lr_i d_i; under a meta learning rate the given rates become the specs' own.
@@ -68,6 +77,10 @@ class Optimizer {
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
             UnitVectorMode mode);
 
+  // V1: W of every spec becomes the best path's vendor's, then new vendors around it. Returns the
+  // best path's row.
+  std::int64_t keep_best(const std::vector<float>& losses, const std::vector<std::int32_t>& paths);
+
   // For resuming: everything that is not an option, a weight or derivable from the two.
   struct State {
     std::uint64_t generation = 0;
@@ -79,6 +92,10 @@ class Optimizer {
 
  private:
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
+  void draw_replica(std::uint64_t replica);
+  void end_replicas();
+  void check_sum_mode(UnitVectorMode mode) const;
+  void absorb_leader();
   void check_directions(const Directions& directions) const;
   float amplitude(std::size_t spec) const;
 
@@ -86,7 +103,11 @@ class Optimizer {
   std::vector<SpecState> specs_;
   std::uint64_t generation_ = 0;
   std::optional<Plan> plan_;
-  LeaderStatistics leader_;  // of the last probe, absorbed by the next weight update
+  std::vector<LeaderStatistics> leader_;  // by minibatch, absorbed by the next weight update
+  std::uint64_t replica_ = 0;             // of this generation; its seeds follow from it
+  std::vector<std::vector<std::uint64_t>> first_seeds_;  // of replica 0, while others are drawn
+  Directions sum_;  // of g over the earlier replicas; empty at replica 0
+  UnitVectorMode sum_mode_ = UnitVectorMode::per_spec;
 };
 
 }  // namespace marketplace

@@ -37,6 +37,9 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
     if any(native.weights(index).kind != "seeded" for index in range(len(optimizer.marketplace))):
         wanted = "vendors that follow from their seeds"
         raise refusal(RuntimeError, "save", wanted, "a line search under way (update_lr_scales)")
+    if optimizer.replica > 0:
+        wanted = "no update under way"
+        raise refusal(RuntimeError, "save", wanted, f"{optimizer.replica} replicas (add_replica)")
     state = native.state()
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     settings = {

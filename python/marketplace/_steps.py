@@ -234,7 +234,12 @@ class OptimizerVendors:
     def sample(self, spec: int, upstream_count: int) -> I32:
         native = self._optimizer._ready()
         return sample_upstream(
-            self.specs[spec], native.seed, native.generation, spec, upstream_count
+            self.specs[spec],
+            native.seed,
+            native.generation,
+            spec,
+            upstream_count,
+            native.replica,
         )
 
     def forward(self, x: NDArray[Any]) -> tuple[F32, I32] | None:

@@ -6,7 +6,6 @@ they follow from one seed per vendor and are regenerated wherever they are used.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +15,6 @@ from ._arrays import (
     F32,
     I32,
     integer,
-    labels_input,
-    market_input,
     refusal,
     scalar,
     seed_input,
@@ -25,13 +22,14 @@ from ._arrays import (
 )
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
 from ._scores import topk
-from ._steps import Number, OptimizerVendors, SpecContext, StepParts, UnitVectorMode, warn_if
+from ._steps import Number, OptimizerVendors, SpecContext, UnitVectorMode, warn_if
+from ._updates import UpdateParts
 from .checkpoint import FilePath
 
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
 
 
-class Optimizer(StepParts):
+class Optimizer(UpdateParts):
     """Trains a market with forward passes only.
 
     Parameters
@@ -97,6 +95,7 @@ class Optimizer(StepParts):
         seed: int | None = None,
         threads: int | None = None,
     ) -> None:
+        super().__init__()
         self.marketplace = check_market(marketplace, "Optimizer")
         self.learning_rate = learning_rate
         self.meta_learning_rate = meta_learning_rate
@@ -119,7 +118,6 @@ class Optimizer(StepParts):
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
-        self._batch: tuple[NDArray[Any], I32, int | None] | None = None
 
     # -- what it runs with -------------------------------------------------------------------------
 
@@ -148,7 +146,14 @@ class Optimizer(StepParts):
         """Threads in use."""
         return self._market.engine.threads
 
-    def flops_per_step(self, sample_shape: Sequence[int], batch_size: int) -> int:
+    def flops_per_step(
+        self,
+        sample_shape: Sequence[int],
+        batch_size: int,
+        *,
+        forward_pass: int = 1,
+        marketplace_replica: int = 1,
+    ) -> int:
         """Count the floating point operations of one step's forward passes.
 
         Parameters
@@ -156,51 +161,24 @@ class Optimizer(StepParts):
         sample_shape : sequence of int
             Shape of one sample, without the batch.
         batch_size : int
-            Samples per step.
+            Samples per minibatch.
+        forward_pass, marketplace_replica : int
+            Minibatches and draws per update, as for ``train_step``.
 
         Returns
         -------
         int
-            Multiplications and additions of convolutions and products.
+            Multiplications and additions of convolutions and products; those of the line search
+            too, which a meta learning rate adds to the last draw.
         """
-        passes = 1 if self.meta_learning_rate is None else 2
-        once = self._market.flops(self._native.plan, tuple(sample_shape))
-        return passes * once * integer(batch_size, "flops_per_step", "batch_size", 1)
+        op = "flops_per_step"
+        draws = integer(marketplace_replica, op, "marketplace_replica", 1)
+        draws += 0 if self.meta_learning_rate is None else 1
+        samples = integer(batch_size, op, "batch_size", 1)
+        samples *= integer(forward_pass, op, "forward_pass", 1)
+        return draws * samples * self._market.flops(self._native.plan, tuple(sample_shape))
 
     # -- training ----------------------------------------------------------------------------------
-
-    def probe(self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None) -> tuple[F32, I32]:
-        """Compute the loss of every path of the plan on one batch.
-
-        Parameters
-        ----------
-        x : array (B, ...)
-            Samples; uint8 or float32.
-        y : integer array (B,)
-            Labels.
-        ignore_index : int, optional
-            A label whose samples count for nothing.
-
-        Returns
-        -------
-        loss : float32 array (P,)
-            Mean cross-entropy of every path; the leader's first.
-        paths : int32 array (P, S)
-            The vendor of every spec, by path.
-
-        Raises
-        ------
-        TypeError
-            For another dtype.
-        ValueError
-            For an empty batch, other shapes, labels out of range or samples that are not finite.
-        """
-        batch = market_input(x, "probe")
-        labels = labels_input(y, "probe", batch.shape[0])
-        result = self._ready().probe(batch, labels, ignore_index)
-        if self.meta_learning_rate is not None:
-            self._batch = (batch.copy(), labels.copy(), ignore_index)
-        return result
 
     def step(
         self,
@@ -210,13 +188,14 @@ class Optimizer(StepParts):
     ) -> None:
         """Update the weights along the direction of some losses, and draw new vendors.
 
-        Under a meta learning rate, the batch of the last ``probe`` is run a second time to find
-        every spec's learning rate.
+        Under a meta learning rate, the batch of the last ``probe``, or the minibatches that were
+        accumulated since, run a second time to find every spec's learning rate. After
+        ``add_replica``, the direction is that of the sum of all replicas.
 
         Parameters
         ----------
         loss : array (P,)
-            Losses of paths, such as those of ``probe`` or their mean over several batches.
+            Losses of paths, such as those of ``probe``, or the mean that ``accumulate`` gives.
         paths : integer array (P, S)
             Their paths.
         unit_vector_mode : UnitVectorMode or its value
@@ -239,41 +218,23 @@ class Optimizer(StepParts):
             degenerate = self._ready().step(losses, rows, mode)
         else:
             degenerate = self._search(losses, rows, mode)
+        self._start_over()
         self.global_step += 1
         warn_if(degenerate, "step")
 
-    def train_step(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
-        ignore_index: int | None = None,
-    ) -> tuple[F32, I32]:
-        """Probe one batch and step; give the probe's losses and paths.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``probe`` and ``step``.
-        """
-        loss, paths = self.probe(x, y, ignore_index)
-        self.step(loss, paths, unit_vector_mode)
-        return loss, paths
-
     def _search(self, losses: F32, paths: I32, mode: str) -> bool:
         """Run the line search: scale the step per vendor, probe again, keep the best path's."""
-        if self._batch is None:
+        if not self._minibatches:
             wanted = "a probe before every step of a line search"
             raise refusal(RuntimeError, "step", wanted, "none since the last step")
         native = self._ready()
         directions, degenerate = native.direction(losses, paths, mode)
         native.update_lr_scales(directions)
-        second_losses, second_paths = native.probe(*self._batch)
+        second_losses, second_paths = self._probe_again(native)
         best = int(topk(second_losses, 1, largest=False)[1][0])
         rates = self.get_learning_rates(second_paths[best])
         native.update_weights(directions, rates.tolist())
         native.update_seeds(True)
-        self._batch = None
         return degenerate
 
     # -- files -------------------------------------------------------------------------------------
@@ -293,7 +254,8 @@ class Optimizer(StepParts):
         OSError
             For a file that cannot be written; an older file at ``path`` is then untouched.
         RuntimeError
-            Between ``update_lr_scales`` and ``update_seeds``.
+            In the middle of an update: between ``update_lr_scales`` and ``update_seeds``, or
+            between ``add_replica`` and ``step``.
         """
         _state.save(self, path)
 

@@ -84,6 +84,43 @@ TEST_CASE("state and weights restored go on with the same bits") {
   CHECK(weights_after(first, 5) == weights_after(second, 5));
 }
 
+TEST_CASE("replicas add up to one unit vector, with the same bits for any number of threads") {
+  const auto update = [](int threads) {
+    Optimizer optimizer = make(threads, PlanKind::star);
+    const SmallBatch data;
+    for (int r = 0; r < 3; ++r) {
+      CHECK(optimizer.replica() == static_cast<std::uint64_t>(r));
+      const auto losses = optimizer.probe(data.batch(), data.labels());
+      const auto paths = plan_paths(optimizer.plan());
+      if (r < 2)
+        optimizer.add_replica(losses, paths, UnitVectorMode::whole);
+      else
+        optimizer.step(losses, paths, UnitVectorMode::whole);
+    }
+    CHECK(optimizer.replica() == 0);
+    CHECK(optimizer.generation() == 1);
+    return weights_after(optimizer, 0);
+  };
+  Optimizer untouched = make(1, PlanKind::star);
+  const auto before = weights_after(untouched, 0), after = update(1);
+  double moved = 0;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    moved += (double{after[i]} - before[i]) * (double{after[i]} - before[i]);
+  CHECK(std::sqrt(moved) == doctest::Approx(0.1).epsilon(1e-4));
+  CHECK(after == update(3));
+}
+
+TEST_CASE("dropped replicas leave the first vendors") {
+  Optimizer optimizer = make(1, PlanKind::tree);
+  const SmallBatch data;
+  const auto losses = optimizer.probe(data.batch(), data.labels());
+  optimizer.add_replica(losses, plan_paths(optimizer.plan()), UnitVectorMode::per_spec);
+  CHECK(optimizer.probe(data.batch(), data.labels()) != losses);
+  CHECK_THROWS_AS(optimizer.keep_best(losses, plan_paths(optimizer.plan())), Error);
+  optimizer.drop_replicas();
+  CHECK(optimizer.probe(data.batch(), data.labels()) == losses);
+}
+
 TEST_CASE("the line search scales vendors around the leader") {
   Optimizer optimizer = make(1, PlanKind::tree, 0.5f);
   const SmallBatch data;
