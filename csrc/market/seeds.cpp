@@ -12,7 +12,7 @@ namespace {
 // Separates the streams that share a master seed.
 constexpr std::uint64_t kSeedStream = 0;
 constexpr std::uint64_t kUpstreamStream = 0x9E3779B97F4A7C15ull;
-constexpr std::uint64_t kReplicaStream = 0xD1B54A32D192ED03ull;
+constexpr std::uint64_t kReplicaStream = 0x94D049BB133111EBull;
 
 std::uint64_t mix(std::uint64_t key, std::uint32_t c0, std::uint32_t c1) {
   const RandomWords words = threefry2x32(key, c0, c1);

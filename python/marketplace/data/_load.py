@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,41 @@ class Dataset:
     y_train: NDArray[np.int32]
     x_test: NDArray[np.uint8]
     y_test: NDArray[np.int32]
+
+    def only(self, classes: Sequence[int]) -> Dataset:
+        """Keep the images of some classes, with the labels that they have.
+
+        Parameters
+        ----------
+        classes : sequence of int
+            The classes to keep.
+
+        Returns
+        -------
+        Dataset
+            Training and test images of these classes, in their order.
+
+        Raises
+        ------
+        ValueError
+            For no classes, or one without training or without test images.
+        """
+        for part, labels in (("training", self.y_train), ("test", self.y_test)):
+            missing = sorted(set(classes) - set(labels.tolist()))
+            if missing or not classes:
+                raise ValueError(
+                    f"only: expected classes with {part} images in {self.name}, "
+                    f"received {missing or 'none'}"
+                )
+        train, test = (np.isin(labels, list(classes)) for labels in (self.y_train, self.y_test))
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}, classes {','.join(map(str, sorted(classes)))}",
+            x_train=self.x_train[train],
+            y_train=self.y_train[train],
+            x_test=self.x_test[test],
+            y_test=self.y_test[test],
+        )
 
 
 def load(dataset: str = "mnist", source: str = "auto", *, report: Report | None = None) -> Dataset:

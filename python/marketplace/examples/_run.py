@@ -21,9 +21,12 @@ from ._batches import batch_indices
 from ._cli import Options
 from ._interrupt import Interrupt
 from ._progress import Progress
+from ._setup import rate_change
 
 PERIODIC_IMAGES = 1_000
 _EVALUATION_BATCH = 500
+
+F32 = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,13 +164,34 @@ class _Curve:
 
 
 def _step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
-    """One step on one minibatch; return the leader's loss, that of the weights before it."""
-    indices = batch_indices(opt.seed, opt.global_step, options.batch_size, len(dataset.x_train))
-    loss, paths = opt.probe(dataset.x_train[indices], dataset.y_train[indices])
-    opt.step(loss, paths)
-    _decay(opt, 1.0 - options.lr_decay)
+    """One update; return the leader's loss, that of the weights before it."""
+    if options.algorithm == "v1":
+        loss = _keep_best(opt, dataset, options)
+    else:
+        indices = _indices(opt, dataset, options.batch_size * options.forward_pass)
+        loss, _ = opt.train_step(
+            dataset.x_train[indices],
+            dataset.y_train[indices],
+            options.unit_vector_mode,
+            forward_pass=options.forward_pass,
+            marketplace_replica=options.marketplace_replica,
+        )
+    _decay(opt, rate_change(options, opt.global_step))
     # Both plans list the leader's path (all zeros) first.
-    return float(np.asarray(loss)[0])
+    return float(loss[0])
+
+
+def _keep_best(opt: Optimizer, dataset: Dataset, options: Options) -> F32:
+    """V1 on the same samples as V2 would take."""
+    indices = _indices(opt, dataset, options.batch_size * options.forward_pass)
+    for part in indices.reshape(options.forward_pass, options.batch_size):
+        loss, paths = opt.accumulate(dataset.x_train[part], dataset.y_train[part])
+    opt.keep_best(loss, paths)
+    return loss
+
+
+def _indices(opt: Optimizer, dataset: Dataset, count: int) -> NDArray[np.int64]:
+    return batch_indices(opt.seed, opt.global_step, count, len(dataset.x_train))
 
 
 def _decay(opt: Optimizer, factor: float) -> None:

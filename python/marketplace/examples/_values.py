@@ -47,19 +47,40 @@ def number(
 
 
 def vendor_counts(text: str) -> tuple[int, ...]:
-    """Parse the vendors of three specs; one number counts for all."""
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = ()
-    if len(counts) == 1:
-        counts *= 3
-    if len(counts) != 3 or min(counts) < 1 or max(counts) < 2:
+    """Parse the vendors of a market's specs; one number counts for all."""
+    counts = _whole_numbers(text)
+    if not counts or min(counts) < 1 or max(counts) < 2:
         raise argparse.ArgumentTypeError(
-            "expected three whole numbers of at least 1, not all 1, such as 8,40,512, "
-            f"received {text!r}"
+            f"expected whole numbers of at least 1, not all 1, such as 8,40,512, received {text!r}"
         )
     return counts
+
+
+def sampling_counts(text: str) -> tuple[int, ...]:
+    """Parse the upstream sampling of a market's specs."""
+    counts = _whole_numbers(text)
+    if not counts or min(counts) < 0:
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers of at least 0, such as 0,2,4, received {text!r}"
+        )
+    return counts
+
+
+def class_list(text: str) -> tuple[int, ...]:
+    """Parse some classes, each named once."""
+    classes = _whole_numbers(text)
+    if not classes or min(classes) < 0 or len(set(classes)) < len(classes):
+        raise argparse.ArgumentTypeError(
+            f"expected different classes of at least 0, such as 0,1,2, received {text!r}"
+        )
+    return tuple(sorted(classes))
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return ()
 
 
 def find_path_problem(path: Path) -> str | None:

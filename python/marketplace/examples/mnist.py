@@ -10,19 +10,20 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from .. import nn
-from ..data import load
 from ..training import Spec
-from . import _cli, _plot, _report
-from ._cli import Defaults, Options
+from . import _cli, _digits, _plot, _report
+from ._arguments import Defaults
+from ._digits import IMAGE_SHAPE, DigitOptions, load_digits
 from ._interrupt import Interrupt
+from ._markets import digit_structure
 from ._progress import Progress
 from ._run import Outcome, train
 from ._setup import set_up
 
 PROG = "python -m marketplace.examples.mnist"
-IMAGE_SHAPE = (1, 28, 28)
-DEFAULTS = Defaults(steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01)
+DEFAULTS = Defaults(
+    steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01, jitter=0.005
+)
 
 
 def make_market(vendors: Sequence[int]) -> list[Spec]:
@@ -36,28 +37,9 @@ def make_market(vendors: Sequence[int]) -> list[Spec]:
     Returns
     -------
     list of Spec
-        Images (B, 1, 28, 28) to logits (B, 10); 88,106 parameters.
+        Images (B, 1, 28, 28) to logits (B, 10); 87,850 parameters.
     """
-    first = nn.Model(
-        nn.Conv2d(1, 32, 5),
-        nn.relu,
-        nn.Conv2d(32, 32, 5),
-        nn.relu,
-        nn.InstanceNorm(32),
-        nn.max_pool2d,
-    )
-    second = nn.Model(
-        nn.Conv2d(32, 64, 3),
-        nn.relu,
-        nn.Conv2d(64, 64, 3),
-        nn.relu,
-        nn.InstanceNorm(64),
-        nn.max_pool2d,
-        lambda x: x.flatten(1),
-    )
-    third = nn.Model(nn.Linear(576, 10))
-    models = (first, second, third)
-    return [Spec(model, count) for model, count in zip(models, vendors, strict=True)]
+    return digit_structure().specs("star", tuple(vendors))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         With status 2 after a bad option, with 0 after ``--help``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _cli.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, arguments)
+    options = _digits.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, arguments)
     try:
         return _run(options, arguments)
     except KeyboardInterrupt:
@@ -89,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _cli.fail(PROG, error)
 
 
-def _run(options: Options, arguments: Sequence[str]) -> int:
+def _run(options: DigitOptions, arguments: Sequence[str]) -> int:
     run = _prepare(options)
     if not options.quiet:
         _tell("\n".join(_report.opening_lines(run)))
@@ -104,13 +86,18 @@ def _run(options: Options, arguments: Sequence[str]) -> int:
     return _status(options, outcome, arguments)
 
 
-def _prepare(options: Options) -> _report.Run:
+def _prepare(options: DigitOptions) -> _report.Run:
     """Find out whatever can fail before the training starts."""
     if options.plot is not None:
         _plot.require_matplotlib()
-    dataset = load(options.dataset, options.data, report=None if options.quiet else _tell)
-    market, opt = set_up(options, DEFAULTS, make_market)
-    flops = opt.flops_per_step(IMAGE_SHAPE, options.batch_size)
+    dataset = load_digits(options, None if options.quiet else _tell)
+    market, opt = set_up(options, DEFAULTS, options.structure)
+    flops = opt.flops_per_step(
+        IMAGE_SHAPE,
+        options.batch_size,
+        forward_pass=options.forward_pass,
+        marketplace_replica=options.marketplace_replica,
+    )
     return _report.Run(options, dataset, market, opt, flops)
 
 
@@ -121,7 +108,7 @@ def _write_results(run: _report.Run, outcome: Outcome) -> None:
         _report.write_plot(run.options.plot, run, outcome)
 
 
-def _status(options: Options, outcome: Outcome, arguments: Sequence[str]) -> int:
+def _status(options: DigitOptions, outcome: Outcome, arguments: Sequence[str]) -> int:
     if outcome.checkpoint_error is not None:
         return _cli.fail(PROG, outcome.checkpoint_error)
     if not outcome.interrupted:
