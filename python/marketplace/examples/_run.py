@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Dataset
+from ..data import Dataset, ImageFiles
 from ..optimizers import Optimizer
 from ..training import Spec, straight_forward
 from ._batches import batch_indices
@@ -27,6 +27,7 @@ PERIODIC_IMAGES = 1_000
 _EVALUATION_BATCH = 500
 
 F32 = NDArray[np.float32]
+Images = NDArray[np.uint8] | ImageFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +122,15 @@ def train(
     return Outcome(curve.points, seconds, first_step, interrupt.requested, checkpoint_error)
 
 
-def measure_accuracy(market: Sequence[Spec], x: NDArray[np.uint8], y: NDArray[np.int32]) -> float:
+def measure_accuracy(market: Sequence[Spec], x: Images, y: NDArray[np.int32]) -> float:
     """Measure how many images the base weights classify rightly.
 
     Parameters
     ----------
     market : sequence of Spec
         The market.
-    x : ndarray
-        Images (N, 1, 28, 28), uint8.
+    x : ndarray or ImageFiles
+        Images (N, C, H, W), uint8.
     y : ndarray
         Labels (N,), int32.
 
@@ -141,7 +142,7 @@ def measure_accuracy(market: Sequence[Spec], x: NDArray[np.uint8], y: NDArray[np
     right = 0
     for start in range(0, len(x), _EVALUATION_BATCH):
         part = slice(start, start + _EVALUATION_BATCH)
-        logits = np.asarray(straight_forward(market, x[part]))
+        logits = np.asarray(straight_forward(market, np.asarray(x[part])))
         right += int(np.count_nonzero(logits.argmax(axis=1) == y[part]))
     return 100.0 * right / len(x)
 
@@ -207,7 +208,7 @@ def _is_due(step: int, every: int, last: int) -> bool:
     return step % every == 0 and step < last
 
 
-def _thinned(dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _thinned(dataset: Dataset) -> tuple[Images, NDArray[np.int32]]:
     """At most 1,000 test images, evenly spread: MNIST's first half is easier than its second."""
     stride = -(-len(dataset.x_test) // PERIODIC_IMAGES)
     return dataset.x_test[::stride], dataset.y_test[::stride]

@@ -6,24 +6,18 @@ in the reference; the instance norms make up for it.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
+from ..data import Dataset
 from ..training import Spec
-from . import _cli, _digits, _plot, _report
+from . import _digits, _program
 from ._arguments import Defaults
-from ._digits import IMAGE_SHAPE, DigitOptions, load_digits
-from ._interrupt import Interrupt
-from ._markets import digit_structure
-from ._progress import Progress
-from ._run import Outcome, train
-from ._setup import set_up
+from ._digits import DigitOptions, load_digits
+from ._markets import Structure, digit_structure
 
 PROG = "python -m marketplace.examples.mnist"
-DEFAULTS = Defaults(
-    steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01, jitter=0.005
-)
+DEFAULTS = Defaults(steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01, jitter=0.01)
 
 
 def make_market(vendors: Sequence[int]) -> list[Spec]:
@@ -62,66 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = _digits.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, arguments)
-    try:
-        return _run(options, arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _cli.STATUS_INTERRUPTED
-    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        return _cli.fail(PROG, error)
+    return _program.run(PROG, options, DEFAULTS, arguments, load_digits, _structure)
 
 
-def _run(options: DigitOptions, arguments: Sequence[str]) -> int:
-    run = _prepare(options)
-    if not options.quiet:
-        _tell("\n".join(_report.opening_lines(run)))
-    with Interrupt() as interrupt:
-        progress = Progress(run.opt.global_step, options.steps, options.quiet)
-        try:
-            outcome = train(run.market, run.opt, run.dataset, options, progress, interrupt)
-        finally:
-            progress.close()
-    print(_report.summary(run, outcome), flush=True)
-    _write_results(run, outcome)
-    return _status(options, outcome, arguments)
-
-
-def _prepare(options: DigitOptions) -> _report.Run:
-    """Find out whatever can fail before the training starts."""
-    if options.plot is not None:
-        _plot.require_matplotlib()
-    dataset = load_digits(options, None if options.quiet else _tell)
-    market, opt = set_up(options, DEFAULTS, options.structure)
-    flops = opt.flops_per_step(
-        IMAGE_SHAPE,
-        options.batch_size,
-        forward_pass=options.forward_pass,
-        marketplace_replica=options.marketplace_replica,
-    )
-    return _report.Run(options, dataset, market, opt, flops)
-
-
-def _write_results(run: _report.Run, outcome: Outcome) -> None:
-    if run.options.json is not None:
-        _report.write_json(run.options.json, run, outcome)
-    if run.options.plot is not None:
-        _report.write_plot(run.options.plot, run, outcome)
-
-
-def _status(options: DigitOptions, outcome: Outcome, arguments: Sequence[str]) -> int:
-    if outcome.checkpoint_error is not None:
-        return _cli.fail(PROG, outcome.checkpoint_error)
-    if not outcome.interrupted:
-        return _cli.STATUS_OK
-    if options.checkpoint is not None and not options.quiet:
-        # A later --resume overrules an earlier one, so the whole line can be kept.
-        again = shlex.join([*arguments, "--resume", str(options.checkpoint)])
-        _tell(f"to go on: {PROG} {again}")
-    return _cli.STATUS_INTERRUPTED
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _structure(options: DigitOptions, dataset: Dataset) -> Structure:
+    return options.structure
 
 
 if __name__ == "__main__":
