@@ -56,6 +56,13 @@ struct Labels {
   std::optional<std::int32_t> ignore_index;
 };
 
+// What to tell of every sample that takes a path of its own; what is null is left out.
+struct SampleResults {
+  float* out = nullptr;            // (B, *output_shape)
+  float* losses = nullptr;         // (B,), cross-entropy; 0 where the label is ignored
+  const Labels* labels = nullptr;  // with losses
+};
+
 // Per spec, the batch statistics that the first path's vendors (the leader's) met.
 using LeaderStatistics = std::vector<std::vector<BatchStatistics>>;
 
@@ -72,9 +79,9 @@ class Executor {
                        const Batch& batch, float* out, LeaderStatistics* leader) = 0;
   // out (B, *output_shape): base weights, running statistics.
   virtual void infer(const Batch& batch, float* out) = 0;
-  // out (B, *output_shape): sample b runs vendor paths[b, i] of spec i; running statistics.
+  // Sample b runs vendor paths[b, i] of spec i; running statistics.
   virtual void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                             const std::int32_t* paths, float* out) = 0;
+                             const std::int32_t* paths, const SampleResults& results) = 0;
 };
 
 // Node perturbation of a market with vendor counts V: every channel of every convolution or linear

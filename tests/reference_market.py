@@ -122,6 +122,27 @@ def star_paths(vendor_counts):
     return np.array(paths, dtype=np.int32)
 
 
+def scatter_paths(master, generation, samples, vendor_counts):
+    """A path per sample: each spec's vendors dealt out in turn, then shuffled (Fisher-Yates).
+
+    Draw (spec, sample) is ``threefry(threefry(master ^ stream, generation), (spec, sample))``.
+    """
+
+    def number(key, c0, c1):
+        low, high = threefry2x32(key, c0, c1)
+        return high << 32 | low
+
+    key = number(master ^ 0xD1B54A32D192ED03, generation & MASK32, generation >> 32)
+    columns = []
+    for spec, count in enumerate(vendor_counts):
+        deal = [sample % count for sample in range(samples)]
+        for i in range(samples):
+            j = i + (number(key, spec, i) * (samples - i) >> 64)
+            deal[i], deal[j] = deal[j], deal[i]
+        columns.append(deal)
+    return np.array(columns, dtype=np.int32).T
+
+
 # -- forward ---------------------------------------------------------------------------------------
 
 

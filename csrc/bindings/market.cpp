@@ -148,7 +148,7 @@ Array<float> market_forward_paths(Market& self, const Weights& weights, const py
   float* data = out.mutable_data();
   const std::int32_t* indices = paths.data();
   const py::gil_scoped_release release;
-  self.forward_paths(weights, batch, indices, data);
+  self.forward_paths(weights, batch, indices, {data, nullptr, nullptr});
   return out;
 }
 

@@ -18,17 +18,15 @@ std::vector<std::vector<std::uint64_t>> seed_vectors(const std::vector<Array<std
   return seeds;
 }
 
-std::shared_ptr<Optimizer> make_optimizer(std::shared_ptr<Market> market,
-                                          const std::vector<std::int64_t>& vendor_counts,
-                                          const std::vector<std::int64_t>& upstream_sampling,
-                                          const std::string& plan, float learning_rate,
-                                          std::optional<float> probe_scale,
-                                          std::optional<float> meta_learning_rate,
-                                          std::uint64_t seed, const OptionalSeeds& seeds) {
+std::shared_ptr<Optimizer> make_optimizer(
+    std::shared_ptr<Market> market, const std::vector<std::int64_t>& vendor_counts,
+    const std::vector<std::int64_t>& upstream_sampling, const std::string& plan,
+    float learning_rate, std::optional<float> probe_scale, std::optional<float> meta_learning_rate,
+    std::uint64_t seed, const OptionalSeeds& seeds, bool control_variate) {
   std::optional<std::vector<std::vector<std::uint64_t>>> given;
   if (seeds) given = seed_vectors(*seeds);
-  const OptimizerOptions options{plan_kind(plan), learning_rate, probe_scale, meta_learning_rate,
-                                 seed};
+  const OptimizerOptions options{plan_kind(plan),    learning_rate, probe_scale,
+                                 meta_learning_rate, seed,          control_variate};
   return std::make_shared<Optimizer>(std::move(market), vendor_counts, upstream_sampling, options,
                                      given);
 }
@@ -43,12 +41,14 @@ py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& 
                 std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  std::vector<float> losses;
+  Probe found;
   {
     const py::gil_scoped_release release;
-    losses = self.probe(batch, borrowed, further);
+    found = self.probe(batch, borrowed, further);
   }
-  return py::make_tuple(to_array(losses), path_array(self));
+  const auto depth = static_cast<py::ssize_t>(self.specs().size());
+  const auto count = static_cast<py::ssize_t>(found.losses.size());
+  return py::make_tuple(to_array(found.losses), to_array(found.paths, {count, depth}));
 }
 
 py::tuple forward(Optimizer& self, const py::array& x) {
@@ -167,6 +167,8 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
           [](const Optimizer& self) { return self.options.meta_learning_rate; },
           [](Optimizer& self, std::optional<float> v) { self.options.meta_learning_rate = v; })
       .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
+      .def_property_readonly("control_variate",
+                             [](const Optimizer& self) { return self.options.control_variate; })
       .def_property_readonly("generation", &Optimizer::generation)
       .def_property_readonly("replica", &Optimizer::replica)
       .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
@@ -198,7 +200,15 @@ void bind_optimizer(py::module_& module) {
   optimizer
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
-           py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"))
+           py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"),
+           py::arg("control_variate"))
+      .def(
+          "sample_paths",
+          [](const Optimizer& self, std::int64_t batch) {
+            return to_array(self.sample_paths(batch),
+                            {batch, static_cast<py::ssize_t>(self.specs().size())});
+          },
+          py::arg("batch"))
       .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
            py::arg("further") = false)
       .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))

@@ -65,7 +65,8 @@ void check_losses(const std::vector<float>& losses, const std::vector<std::int32
 PlanKind plan_kind(const std::string& name) {
   if (name == "tree") return PlanKind::tree;
   if (name == "star") return PlanKind::star;
-  fail("plan", "'tree' or 'star'", "'" + name + "'");
+  if (name == "scatter") return PlanKind::scatter;
+  fail("plan", "'tree', 'star' or 'scatter'", "'" + name + "'");
 }
 
 UnitVectorMode unit_vector_mode(const std::string& name) {

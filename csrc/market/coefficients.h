@@ -7,7 +7,7 @@
 
 namespace marketplace {
 
-enum class PlanKind { tree, star };
+enum class PlanKind { tree, star, scatter };
 enum class UnitVectorMode { per_spec, whole };
 
 PlanKind plan_kind(const std::string& name);
@@ -23,8 +23,9 @@ struct Coefficients {
 void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                   const std::vector<std::int64_t>& vendor_counts);
 
-// z = -(loss - mean) / std with the sample standard deviation. Tree: over all paths. Star: `whole`
-// mode over all paths; `per_spec` over the paths that deviate at that spec, and the leader's.
+// z = -(loss - mean) / std with the sample standard deviation. Tree and scatter: over all paths (of
+// a scatter, one per sample). Star: `whole` mode over all paths; `per_spec` over the paths that
+// deviate at that spec, and the leader's.
 // losses (P,), paths (P, S), checked as by check_losses.
 Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
                                     const std::vector<float>& losses,

@@ -131,11 +131,12 @@ void Market::infer(const Batch& batch, float* out) {
 }
 
 void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                           const std::int32_t* paths, float* out) {
+                           const std::int32_t* paths, const SampleResults& results) {
   const std::lock_guard<std::mutex> lock(mutex_);
   check_weights(weights);
   Executor& run = executor(batch);
   check_batch(batch, 1);
+  if (results.losses) check_labels(batch, *results.labels);
   const auto depth = static_cast<std::int64_t>(models_.size());
   for (std::int64_t i = 0; i < batch.size * depth; ++i)
     if (paths[i] < 0 || paths[i] >= weights[i % depth].count)
@@ -143,7 +144,13 @@ void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batc
            "vendors of spec " + std::to_string(i % depth) + " below " +
                std::to_string(weights[i % depth].count),
            std::to_string(paths[i]) + " for sample " + std::to_string(i / depth));
-  run.forward_paths(weights, batch, paths, out);
+  run.forward_paths(weights, batch, paths, results);
+}
+
+void Market::base_losses(const Batch& batch, const Labels& labels, float* losses) {
+  const std::vector<std::int32_t> leader(batch.size * models_.size(), 0);
+  forward_paths(std::vector<VendorWeights>(models_.size()), batch, leader.data(),
+                {nullptr, losses, &labels});
 }
 
 NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts,

@@ -24,14 +24,17 @@ class Market {
   // Floating point operations of a plan on one sample.
   std::int64_t flops(const Plan& plan, const Shape& input_shape) const;
 
-  // losses (P,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
+  // losses (P,) or (B,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* out, LeaderStatistics* leader = nullptr);
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
                float* out, LeaderStatistics* leader = nullptr);
   void infer(const Batch& batch, float* out);
+  // paths (B, S).
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                     const std::int32_t* paths, float* out);
+                     const std::int32_t* paths, const SampleResults& results);
+  // losses (B,) of the base weights alone.
+  void base_losses(const Batch& batch, const Labels& labels, float* losses);
 
   // Node perturbation, see NodeProber; counts: vendors per spec.
   double node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,

@@ -22,6 +22,18 @@ void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
            std::to_string(seeds[i].size()));
 }
 
+// What upstream sampling and a line search mean is settled for shared paths alone.
+void check_plan_options(const OptimizerOptions& options, bool sampling) {
+  if (sampling && options.plan != PlanKind::tree)
+    fail("plan", "'tree' with upstream_sampling",
+         options.plan == PlanKind::star ? "'star'" : "'scatter'");
+  if (options.plan == PlanKind::scatter && options.meta_learning_rate)
+    fail("plan", "'tree' or 'star' with meta_learning_rate", "'scatter'");
+  if (options.plan != PlanKind::scatter && options.control_variate)
+    fail("plan", "'scatter' with control_variate",
+         options.plan == PlanKind::star ? "'star'" : "'tree'");
+}
+
 void check_rate(const std::string& name, float value) {
   if (!std::isfinite(value)) fail(name, "a finite number", std::to_string(value));
 }
@@ -41,8 +53,7 @@ Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> v
   for (std::size_t i = 0; i < depth; ++i) {
     if (upstream_sampling[i] < 0)
       fail("upstream_sampling", "at least 0", std::to_string(upstream_sampling[i]));
-    if (upstream_sampling[i] > 0 && options.plan == PlanKind::star)
-      fail("plan", "'tree' with upstream_sampling", "'star'");
+    check_plan_options(options, upstream_sampling[i] > 0);
     specs_[i].vendor_count = vendor_counts[i];
     specs_[i].upstream_sampling = i == 0 ? 0 : upstream_sampling[i];
     specs_[i].learning_rate = options.learning_rate;
@@ -85,6 +96,8 @@ void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
 const Plan& Optimizer::plan() {
   if (plan_) return *plan_;
   if (options.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
+  if (options.plan == PlanKind::scatter)
+    return plan_.emplace(star_plan(std::vector<std::int64_t>(specs_.size(), 1)));
   std::vector<std::vector<std::int32_t>> sampled(specs_.size());
   std::int64_t upstream = specs_[0].vendor_count;
   for (std::size_t i = 1; i < specs_.size(); ++i) {
@@ -97,13 +110,33 @@ const Plan& Optimizer::plan() {
   return plan_.emplace(tree_plan(vendor_counts(), sampled));
 }
 
-std::vector<float> Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
+std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
+  return marketplace::sample_paths(options.seed, generation_, batch, vendor_counts(), replica_);
+}
+
+Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
+  if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
   std::vector<float> losses(plan().path_count());
   LeaderStatistics leader;
   market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
   if (!further) leader_.clear();
   leader_.push_back(std::move(leader));
-  return losses;
+  return {std::move(losses), plan_paths(*plan_)};
+}
+
+Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
+  const auto depth = static_cast<std::int64_t>(specs_.size());
+  Probe all{std::vector<float>(batch.size), sample_paths(batch.size)}, counted;
+  market_->forward_paths(weights(), batch, all.paths.data(), {nullptr, all.losses.data(), &labels});
+  std::vector<float> base(batch.size, 0.0f);
+  if (options.control_variate) market_->base_losses(batch, labels, base.data());
+  for (std::int64_t b = 0; b < batch.size; ++b) {
+    if (labels.ignore_index && labels.data[b] == *labels.ignore_index) continue;
+    counted.losses.push_back(all.losses[b] - base[b]);
+    const auto path = all.paths.begin() + b * depth;
+    counted.paths.insert(counted.paths.end(), path, path + depth);
+  }
+  return counted;
 }
 
 void Optimizer::forward(const Batch& batch, float* out) {

@@ -18,6 +18,13 @@ struct OptimizerOptions {
   std::optional<float> probe_scale;         // amplitude of deltas = learning rate * probe scale
   std::optional<float> meta_learning_rate;  // set: every spec has a learning rate of its own
   std::uint64_t seed = 0;
+  bool control_variate = false;  // scatter: a sample's loss is told less that of the base weights
+};
+
+// Losses (P,) and their paths (P, S).
+struct Probe {
+  std::vector<float> losses;
+  std::vector<std::int32_t> paths;
 };
 
 using Directions = std::vector<std::vector<float>>;  // per spec (n,)
@@ -47,12 +54,16 @@ class Optimizer {
   std::vector<VendorWeights> weights() const;
   std::vector<std::int64_t> vendor_counts() const;
 
-  // The plan of this generation; redrawn with the seeds where upstreams are sampled.
+  // The plan of this generation; redrawn with the seeds where upstreams are sampled. Of a scatter,
+  // what one sample costs: the leader's path.
   const Plan& plan();
+  // The paths (batch, S) that a scatter's samples take in this generation.
+  std::vector<std::int32_t> sample_paths(std::int64_t batch) const;
 
-  // losses (P,) of the plan's paths. `further`: one more minibatch of these vendors, so the update
-  // will absorb the batch statistics of the earlier ones too.
-  std::vector<float> probe(const Batch& batch, const Labels& labels, bool further = false);
+  // Of the plan's paths; of a scatter, of every sample whose label counts. `further`: one more
+  // minibatch of these vendors, so the update will absorb the batch statistics of the earlier ones
+  // too.
+  Probe probe(const Batch& batch, const Labels& labels, bool further = false);
   // out (P, B, *output_shape).
   void forward(const Batch& batch, float* out);
 
@@ -91,6 +102,7 @@ class Optimizer {
   void restore(const State& state);
 
  private:
+  Probe probe_samples(const Batch& batch, const Labels& labels);
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
   void draw_replica(std::uint64_t replica);
   void end_replicas();

@@ -19,4 +19,11 @@ std::vector<std::int32_t> sample_upstream(std::uint64_t master, std::uint64_t ge
                                           std::int64_t vendors, std::int64_t upstream,
                                           std::int64_t sample, std::uint64_t replica = 0);
 
+// A path for every sample of a batch, (batch, S): per spec, the vendors dealt out evenly over the
+// samples (every one of V gets batch / V of them, or one more), then shuffled.
+std::vector<std::int32_t> sample_paths(std::uint64_t master, std::uint64_t generation,
+                                       std::int64_t batch,
+                                       const std::vector<std::int64_t>& vendor_counts,
+                                       std::uint64_t replica = 0);
+
 }  // namespace marketplace

@@ -46,6 +46,7 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
         "version": _VERSION,
         "plan": optimizer.plan,
         "dtype": optimizer.dtype,
+        "control_variate": optimizer.control_variate,
         "market": _structure(optimizer.marketplace),
         "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
@@ -99,6 +100,8 @@ def _settings(text: str, path: FilePath) -> dict[str, Any]:
             raise ValueError(f"version {settings['version']}")
         options = {name: _rate_from_json(settings["rates"][name]) for name in _RATES}
         options |= {"plan": str(settings["plan"]), "dtype": str(settings["dtype"])}
+        # files from before there was one have none
+        options["control_variate"] = bool(settings.get("control_variate", False))
         state = dict(settings["state"])
         return {"market": settings["market"], "options": options, "state": state}
     except (ValueError, TypeError, KeyError) as error:

@@ -50,7 +50,9 @@ class UpdateParts(StepParts, abc.ABC):
         Returns
         -------
         loss : float32 array (P,)
-            Mean cross-entropy of every path; the leader's first.
+            Mean cross-entropy of every path; the leader's first. Of a scatter: the cross-entropy
+            of every sample whose label counts, in their order, each on a path of its own (a
+            function of seed, generation and batch size; batch norms use running statistics).
         paths : int32 array (P, S)
             The vendor of every spec, by path.
 
@@ -90,7 +92,8 @@ class UpdateParts(StepParts, abc.ABC):
         Raises
         ------
         TypeError, ValueError
-            As ``probe``. The mean is as it was then.
+            As ``probe``, or for a minibatch of a scatter whose samples do not match those before.
+            The mean is as it was then.
 
         Notes
         -----
@@ -106,7 +109,7 @@ class UpdateParts(StepParts, abc.ABC):
         self,
         loss: ArrayLike,
         paths: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
     ) -> None:
         """Add the direction of these vendors, not normalised, to a sum, and draw others.
 
@@ -151,7 +154,7 @@ class UpdateParts(StepParts, abc.ABC):
         self,
         x: ArrayLike,
         y: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
         ignore_index: int | None = None,
         *,
         forward_pass: int = 1,
@@ -214,7 +217,7 @@ class UpdateParts(StepParts, abc.ABC):
         self,
         loss: ArrayLike,
         paths: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
     ) -> None:
         """Update the weights; see ``Optimizer.step``."""
 
@@ -291,6 +294,9 @@ class UpdateParts(StepParts, abc.ABC):
         loss, paths = self._ready().probe(batch, labels, ignore_index, further)
         if not further:
             self._start_over()
+        elif self._total.shape != loss.shape:
+            wanted = f"{self._total.size} samples that count, as in the minibatches before"
+            raise refusal(ValueError, op, wanted, loss.size)
         self._total = self._total + loss.astype(np.float64)
         self._count += 1
         if self.meta_learning_rate is not None:

@@ -45,8 +45,9 @@ class Optimizer(UpdateParts):
         Seeds of the first vendors, per spec; drawn from ``seed`` if not given.
     probe_scale : float or 0-d array, optional
         Largest element of a delta, as a multiple of the learning rate; 1 if not given.
-    plan : {"tree", "star"}
-        Which paths are probed: all of them, or the leader's and those that leave it in one spec.
+    plan : {"tree", "star", "scatter"}
+        Which paths are probed: all of them; the leader's and those that leave it in one spec; or,
+        for continual learning, one for every sample.
     device : str
         "auto", or a name from ``marketplace.devices()``.
     dtype : {"float32", "bfloat16"}
@@ -56,6 +57,10 @@ class Optimizer(UpdateParts):
         ``marketplace.random`` if not given.
     threads : int, optional
         Threads of the CPU; all if not given. Results do not depend on it.
+    control_variate : bool
+        Of a scatter: ``probe`` gives every sample's loss less that of the base weights on the same
+        sample, so that what samples differ in by themselves no longer hides what the deltas did.
+        Costs a second forward pass; ``marketplace.continual.Learner`` answers with it.
 
     Attributes
     ----------
@@ -78,7 +83,8 @@ class Optimizer(UpdateParts):
         For arguments of another type.
     ValueError
         For rates that are negative or not finite, seeds of the wrong length, an unknown plan,
-        device or dtype, or a star with upstream sampling.
+        device or dtype, upstream sampling without a tree, a scatter with a meta learning rate, or
+        a control variate without a scatter.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Optimizer(UpdateParts):
         dtype: str = "float32",
         seed: int | None = None,
         threads: int | None = None,
+        control_variate: bool = False,
     ) -> None:
         super().__init__()
         self.marketplace = check_market(marketplace, "Optimizer")
@@ -115,6 +122,7 @@ class Optimizer(UpdateParts):
             meta_learning_rate=self._number("meta_learning_rate"),
             seed=master,
             seeds=None if seeds is None else _checked_seeds(seeds),
+            control_variate=bool(control_variate),
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
@@ -146,6 +154,11 @@ class Optimizer(UpdateParts):
         """Threads in use."""
         return self._market.engine.threads
 
+    @property
+    def control_variate(self) -> bool:
+        """Whether a scatter's losses are told less those of the base weights."""
+        return self._native.control_variate
+
     def flops_per_step(
         self,
         sample_shape: Sequence[int],
@@ -173,7 +186,7 @@ class Optimizer(UpdateParts):
         """
         op = "flops_per_step"
         draws = integer(marketplace_replica, op, "marketplace_replica", 1)
-        draws += 0 if self.meta_learning_rate is None else 1
+        draws += 1 if self.control_variate or self.meta_learning_rate is not None else 0
         samples = integer(batch_size, op, "batch_size", 1)
         samples *= integer(forward_pass, op, "forward_pass", 1)
         return draws * samples * self._market.flops(self._native.plan, tuple(sample_shape))
@@ -184,7 +197,7 @@ class Optimizer(UpdateParts):
         self,
         loss: ArrayLike,
         paths: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
     ) -> None:
         """Update the weights along the direction of some losses, and draw new vendors.
 
@@ -198,8 +211,9 @@ class Optimizer(UpdateParts):
             Losses of paths, such as those of ``probe``, or the mean that ``accumulate`` gives.
         paths : integer array (P, S)
             Their paths.
-        unit_vector_mode : UnitVectorMode or its value
-            What the direction is divided by.
+        unit_vector_mode : UnitVectorMode or its value, optional
+            What the direction is divided by; ``whole`` for a scatter, else ``per_spec``, if not
+            given.
 
         Raises
         ------
