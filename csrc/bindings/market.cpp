@@ -223,8 +223,8 @@ void bind_market(py::module_& module) {
       .def("forward", &market_forward, py::arg("plan"), py::arg("weights"), py::arg("x"))
       .def("losses", &market_losses, py::arg("plan"), py::arg("weights"), py::arg("x"),
            py::arg("labels"), py::arg("ignore_index"))
-      .def("node_gradients", &node_gradients, py::arg("counts"), py::arg("seeds"),
-           py::arg("scale"), py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
+      .def("node_gradients", &node_gradients, py::arg("counts"), py::arg("seeds"), py::arg("scale"),
+           py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
       .def("node_flops", &Market::node_flops, py::arg("counts"), py::arg("input_shape"))
       .def("infer", &market_infer, py::arg("x"))
       .def("forward_paths", &market_forward_paths, py::arg("weights"), py::arg("x"),

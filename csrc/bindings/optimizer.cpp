@@ -22,11 +22,19 @@ std::shared_ptr<Optimizer> make_optimizer(
     std::shared_ptr<Market> market, const std::vector<std::int64_t>& vendor_counts,
     const std::vector<std::int64_t>& upstream_sampling, const std::string& plan,
     float learning_rate, std::optional<float> probe_scale, std::optional<float> meta_learning_rate,
-    std::uint64_t seed, const OptionalSeeds& seeds, bool control_variate) {
+    std::uint64_t seed, const OptionalSeeds& seeds, bool control_variate, const std::string& update,
+    float momentum) {
   std::optional<std::vector<std::vector<std::uint64_t>>> given;
   if (seeds) given = seed_vectors(*seeds);
-  const OptimizerOptions options{plan_kind(plan),    learning_rate, probe_scale,
-                                 meta_learning_rate, seed,          control_variate};
+  OptimizerOptions options;
+  options.plan = plan_kind(plan);
+  options.learning_rate = learning_rate;
+  options.probe_scale = probe_scale;
+  options.meta_learning_rate = meta_learning_rate;
+  options.seed = seed;
+  options.control_variate = control_variate;
+  options.rule.kind = rule_kind(update);
+  options.rule.momentum = momentum;
   return std::make_shared<Optimizer>(std::move(market), vendor_counts, upstream_sampling, options,
                                      given);
 }
@@ -138,7 +146,30 @@ py::dict state(const Optimizer& self) {
     out[py::str("seeds." + std::to_string(i))] = to_array(state.seeds[i]);
   out["amplitudes"] = to_array(state.amplitudes);
   out["learning_rates"] = to_array(state.learning_rates);
+  const UpdateRule::State& rule = self.rule().state();
+  out["rule.steps"] = rule.steps;
+  for (std::size_t i = 0; i < rule.first.size(); ++i) {
+    out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
+    if (!rule.second[i].empty())
+      out[py::str("rule.second." + std::to_string(i))] = to_array(rule.second[i]);
+  }
   return out;
+}
+
+// The moments of the update rule, (n,) per spec; absent before the first update.
+Directions load_moments(const Optimizer& self, const py::dict& values, const std::string& name) {
+  Directions moments;
+  for (std::size_t i = 0; i < self.specs().size(); ++i) {
+    const py::str key(name + "." + std::to_string(i));
+    moments.emplace_back();
+    if (!values.contains(key)) continue;
+    moments.back() = to_vector(values[key].cast<Array<float>>());
+    const std::int64_t wanted = self.market_pointer()->models()[i]->parameter_count();
+    if (static_cast<std::int64_t>(moments.back().size()) != wanted)
+      fail("resume", std::to_string(wanted) + " moments for spec " + std::to_string(i),
+           std::to_string(moments.back().size()));
+  }
+  return moments;
 }
 
 void load_state(Optimizer& self, const py::dict& values) {
@@ -150,7 +181,12 @@ void load_state(Optimizer& self, const py::dict& values) {
         to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
   state.amplitudes = to_vector(values["amplitudes"].cast<Array<float>>());
   state.learning_rates = to_vector(values["learning_rates"].cast<Array<float>>());
+  UpdateRule::State rule;
+  if (values.contains("rule.steps")) rule.steps = values["rule.steps"].cast<std::uint64_t>();
+  rule.first = load_moments(self, values, "rule.first");
+  rule.second = load_moments(self, values, "rule.second");
   self.restore(state);
+  self.rule().restore(std::move(rule));
   self.options.seed = seed;
 }
 
@@ -169,6 +205,16 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
       .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
       .def_property_readonly("control_variate",
                              [](const Optimizer& self) { return self.options.control_variate; })
+      .def_property_readonly(
+          "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); })
+      .def_property_readonly("momentum",
+                             [](const Optimizer& self) { return self.options.rule.momentum; })
+      .def(
+          "node_flops",
+          [](const Optimizer& self, const Shape& input_shape) {
+            return self.market_pointer()->node_flops(self.vendor_counts(), input_shape);
+          },
+          py::arg("input_shape"))
       .def_property_readonly("generation", &Optimizer::generation)
       .def_property_readonly("replica", &Optimizer::replica)
       .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
@@ -201,7 +247,7 @@ void bind_optimizer(py::module_& module) {
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
            py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"),
-           py::arg("control_variate"))
+           py::arg("control_variate"), py::arg("update"), py::arg("momentum"))
       .def(
           "sample_paths",
           [](const Optimizer& self, std::int64_t batch) {

@@ -40,8 +40,8 @@ int first_trained(const std::vector<std::int64_t>& counts);
 
 // Floating point operations of node perturbation on one sample: one forward pass, for each probe of
 // a stage the ops that follow it and one evaluation of the rest of the market per channel, and the
-// weights' gradients. Products count two a multiply-add; elementwise ops, which weigh here, eight an
-// element of a contraction's result: about what a normalisation takes.
+// weights' gradients. Products count two a multiply-add; elementwise ops, which weigh here, eight
+// an element of a contraction's result: about what a normalisation takes.
 std::int64_t chain_flops(const std::vector<std::shared_ptr<Model>>& models,
                          const std::vector<std::int64_t>& counts, const Shape& input_shape);
 

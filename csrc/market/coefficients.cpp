@@ -66,7 +66,18 @@ PlanKind plan_kind(const std::string& name) {
   if (name == "tree") return PlanKind::tree;
   if (name == "star") return PlanKind::star;
   if (name == "scatter") return PlanKind::scatter;
-  fail("plan", "'tree', 'star' or 'scatter'", "'" + name + "'");
+  if (name == "node") return PlanKind::node;
+  fail("plan", "'tree', 'star', 'scatter' or 'node'", "'" + name + "'");
+}
+
+std::string plan_name(PlanKind plan) {
+  switch (plan) {
+    case PlanKind::tree: return "tree";
+    case PlanKind::star: return "star";
+    case PlanKind::scatter: return "scatter";
+    case PlanKind::node: return "node";
+  }
+  return "?";
 }
 
 UnitVectorMode unit_vector_mode(const std::string& name) {

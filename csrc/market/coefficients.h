@@ -7,10 +7,11 @@
 
 namespace marketplace {
 
-enum class PlanKind { tree, star, scatter };
+enum class PlanKind { tree, star, scatter, node };
 enum class UnitVectorMode { per_spec, whole };
 
 PlanKind plan_kind(const std::string& name);
+std::string plan_name(PlanKind plan);
 UnitVectorMode unit_vector_mode(const std::string& name);
 
 struct Coefficients {

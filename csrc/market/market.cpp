@@ -153,8 +153,7 @@ void Market::base_losses(const Batch& batch, const Labels& labels, float* losses
                 {nullptr, losses, &labels});
 }
 
-NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts,
-                                const Shape& input_shape) {
+NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape) {
   const auto key = std::pair{counts, input_shape};
   const auto found = node_probers_.find(key);
   if (found != node_probers_.end()) return *found->second;

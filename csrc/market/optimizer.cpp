@@ -12,6 +12,8 @@
 namespace marketplace {
 namespace {
 
+constexpr float kNodeScale = 0.05f;
+
 void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
                  const std::vector<std::int64_t>& counts) {
   if (seeds.size() != counts.size())
@@ -24,14 +26,16 @@ void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
 
 // What upstream sampling and a line search mean is settled for shared paths alone.
 void check_plan_options(const OptimizerOptions& options, bool sampling) {
+  const std::string plan = "'" + plan_name(options.plan) + "'";
+  const bool shared = options.plan == PlanKind::tree || options.plan == PlanKind::star;
   if (sampling && options.plan != PlanKind::tree)
-    fail("plan", "'tree' with upstream_sampling",
-         options.plan == PlanKind::star ? "'star'" : "'scatter'");
-  if (options.plan == PlanKind::scatter && options.meta_learning_rate)
-    fail("plan", "'tree' or 'star' with meta_learning_rate", "'scatter'");
+    fail("plan", "'tree' with upstream_sampling", plan);
+  if (options.meta_learning_rate && !shared)
+    fail("plan", "'tree' or 'star' with meta_learning_rate", plan);
+  if (options.meta_learning_rate && options.rule.kind != RuleKind::unit)
+    fail("update", "'unit' with meta_learning_rate", "'" + rule_name(options.rule.kind) + "'");
   if (options.plan != PlanKind::scatter && options.control_variate)
-    fail("plan", "'scatter' with control_variate",
-         options.plan == PlanKind::star ? "'star'" : "'tree'");
+    fail("plan", "'scatter' with control_variate", plan);
 }
 
 void check_rate(const std::string& name, float value) {
@@ -43,7 +47,7 @@ void check_rate(const std::string& name, float value) {
 Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
                      std::vector<std::int64_t> upstream_sampling, OptimizerOptions chosen,
                      std::optional<std::vector<std::vector<std::uint64_t>>> seeds)
-    : options(chosen), market_(std::move(market)) {
+    : options(chosen), market_(std::move(market)), rule_(chosen.rule) {
   const std::size_t depth = market_->models().size();
   if (vendor_counts.size() != depth || upstream_sampling.size() != depth)
     fail("optimizer", std::to_string(depth) + " specs", std::to_string(vendor_counts.size()));
@@ -68,6 +72,7 @@ float Optimizer::learning_rate(std::size_t spec) const {
 }
 
 float Optimizer::amplitude(std::size_t spec) const {
+  if (options.plan == PlanKind::node) return 0;  // activations are disturbed, weights are not
   return options.probe_scale ? learning_rate(spec) * *options.probe_scale : learning_rate(spec);
 }
 
@@ -96,7 +101,7 @@ void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
 const Plan& Optimizer::plan() {
   if (plan_) return *plan_;
   if (options.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
-  if (options.plan == PlanKind::scatter)
+  if (options.plan == PlanKind::scatter || options.plan == PlanKind::node)
     return plan_.emplace(star_plan(std::vector<std::int64_t>(specs_.size(), 1)));
   std::vector<std::vector<std::int32_t>> sampled(specs_.size());
   std::int64_t upstream = specs_[0].vendor_count;
@@ -116,6 +121,7 @@ std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
 
 Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
   if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
+  if (options.plan == PlanKind::node) return probe_nodes(batch, labels, further);
   std::vector<float> losses(plan().path_count());
   LeaderStatistics leader;
   market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
@@ -139,6 +145,28 @@ Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
   return counted;
 }
 
+Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool further) {
+  NodeProbe probe;
+  probe.scale = options.probe_scale.value_or(kNodeScale);
+  for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);
+  Directions gradients;
+  const double loss = market_->node_gradients(vendor_counts(), probe, batch, labels, gradients);
+  if (!further) forget_gradients();
+  ++gradient_count_;
+  gradients_.resize(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    gradients_[i].resize(gradients[i].size());
+    market_->backend().add_scaled(gradients_[i].data(), gradients[i].data(), 1.0f,
+                                  static_cast<std::int64_t>(gradients[i].size()));
+  }
+  return {{static_cast<float>(loss)}, std::vector<std::int32_t>(specs_.size(), 0)};
+}
+
+void Optimizer::forget_gradients() {
+  gradients_.clear();
+  gradient_count_ = 0;
+}
+
 void Optimizer::forward(const Batch& batch, float* out) {
   LeaderStatistics leader;
   market_->forward(plan(), weights(), batch, out, &leader);
@@ -156,22 +184,49 @@ void Optimizer::check_sum_mode(UnitVectorMode mode) const {
     fail("unit_vector_mode", "the one of the earlier replicas", "another one");
 }
 
+// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
+// mean of the measured gradients downhill.
+void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients,
+                              std::vector<float>& out) {
+  const Model& model = market_->model(spec);
+  out.assign(model.parameter_count(), 0.0f);
+  Backend& backend = market_->backend();
+  if (options.plan == PlanKind::node)
+    backend.add_scaled(out.data(), gradients_[spec].data(),
+                       -1.0f / static_cast<float>(gradient_count_), model.parameter_count());
+  else
+    backend.combine(model, specs_[spec].weights, coefficients.values[spec], out.data());
+}
+
+// Checks the losses and gives their coefficients; node perturbation has none.
+Coefficients Optimizer::weigh(const std::vector<float>& losses,
+                              const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
+  check_sum_mode(mode);
+  if (options.plan != PlanKind::node)
+    return direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+  check_losses(losses, paths, vendor_counts());
+  if (gradient_count_ == 0)
+    fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
+         "none since the last step");
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    for (const float value : gradients_[i])
+      if (!std::isfinite(value))
+        fail("step", "finite gradients", std::to_string(value) + " in spec " + std::to_string(i));
+  return {};
+}
+
 // One spec's g at a time, so that only the sum is as large as the weights.
 bool Optimizer::add_replica(const std::vector<float>& losses,
                             const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
-  check_sum_mode(mode);
-  const Coefficients coefficients =
-      direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
-  Backend& backend = market_->backend();
+  const Coefficients coefficients = weigh(losses, paths, mode);
   for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
   sum_.resize(specs_.size());
   std::vector<float> own;
   for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const Model& model = market_->model(i);
-    sum_[i].resize(model.parameter_count());
-    own.resize(model.parameter_count());
-    backend.combine(model, specs_[i].weights, coefficients.values[i], own.data());
-    backend.add_scaled(sum_[i].data(), own.data(), 1.0f, model.parameter_count());
+    own_direction(i, coefficients, own);
+    sum_[i].resize(own.size());
+    market_->backend().add_scaled(sum_[i].data(), own.data(), 1.0f,
+                                  static_cast<std::int64_t>(own.size()));
   }
   if (replica_ == 0) first_seeds_ = state().seeds;
   draw_replica(replica_ + 1);
@@ -184,6 +239,7 @@ void Optimizer::drop_replicas() {
   draw(first_seeds_);
   end_replicas();
   leader_.clear();
+  forget_gradients();
 }
 
 void Optimizer::end_replicas() {
@@ -204,33 +260,29 @@ void Optimizer::draw_replica(std::uint64_t replica) {
   replica_ = replica;
   plan_.reset();
   leader_.clear();
+  forget_gradients();
+}
+
+Directions Optimizer::gather(const std::vector<float>& losses,
+                             const std::vector<std::int32_t>& paths, UnitVectorMode mode,
+                             bool& degenerate) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  degenerate = coefficients.degenerate;
+  Directions out(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    own_direction(i, coefficients, out[i]);
+    if (replica_ > 0)
+      market_->backend().add_scaled(out[i].data(), sum_[i].data(), 1.0f,
+                                    static_cast<std::int64_t>(out[i].size()));
+  }
+  return out;
 }
 
 Directions Optimizer::direction(const std::vector<float>& losses,
                                 const std::vector<std::int32_t>& paths, UnitVectorMode mode,
                                 bool& degenerate) {
-  const Coefficients coefficients =
-      direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
-  check_sum_mode(mode);
-  degenerate = coefficients.degenerate;
-  Backend& backend = market_->backend();
-  Directions out(specs_.size());
-  std::vector<double> squares(specs_.size());
-  double whole = 0;
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const Model& model = market_->model(i);
-    out[i].resize(model.parameter_count());
-    backend.combine(model, specs_[i].weights, coefficients.values[i], out[i].data());
-    if (replica_ > 0)
-      backend.add_scaled(out[i].data(), sum_[i].data(), 1.0f, model.parameter_count());
-    squares[i] = backend.squared_norm(out[i].data(), model.parameter_count());
-    whole += squares[i];
-  }
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const double square = mode == UnitVectorMode::whole ? whole : squares[i];
-    const auto norm = static_cast<float>(std::sqrt(square));
-    for (float& value : out[i]) value = norm > 0 ? value / norm : 0.0f;
-  }
+  Directions out = gather(losses, paths, mode, degenerate);
+  normalise(out, mode, market_->backend());
   return out;
 }
 
@@ -272,6 +324,7 @@ void Optimizer::update_seeds(bool keep_leader) {
   draw(seeds);
   generation_ = next;
   end_replicas();
+  forget_gradients();
 }
 
 void Optimizer::update_lr_scales(const Directions& directions) {
@@ -302,7 +355,13 @@ void Optimizer::update_lr_scales(const Directions& directions) {
 bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) {
   bool degenerate = false;
-  const Directions directions = direction(losses, paths, mode, degenerate);
+  Directions directions = gather(losses, paths, mode, degenerate);
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("learning_rate", learning_rate(i));
+  // z-scores have no scale of their own, measured gradients do
+  const bool scaleless = options.plan != PlanKind::node;
+  if (scaleless && options.rule.kind != RuleKind::unit)
+    normalise(directions, mode, market_->backend());
+  rule_.apply(directions, mode, market_->backend());
   update_weights(directions, std::nullopt);
   update_seeds(true);
   return degenerate;
@@ -311,6 +370,8 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
 std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
                                   const std::vector<std::int32_t>& paths) {
   check_losses(losses, paths, vendor_counts());
+  if (options.plan == PlanKind::node)
+    fail("keep_best", "a plan whose vendors have weights", "'node'");
   if (replica_ > 0)
     fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
          std::to_string(replica_));
@@ -349,6 +410,7 @@ void Optimizer::restore(const State& state) {
   generation_ = state.generation;
   end_replicas();
   leader_.clear();
+  forget_gradients();
 }
 
 }  // namespace marketplace

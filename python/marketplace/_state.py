@@ -47,6 +47,8 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
         "plan": optimizer.plan,
         "dtype": optimizer.dtype,
         "control_variate": optimizer.control_variate,
+        "update": optimizer.update,
+        "momentum": optimizer.momentum,
         "market": _structure(optimizer.marketplace),
         "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
@@ -100,8 +102,10 @@ def _settings(text: str, path: FilePath) -> dict[str, Any]:
             raise ValueError(f"version {settings['version']}")
         options = {name: _rate_from_json(settings["rates"][name]) for name in _RATES}
         options |= {"plan": str(settings["plan"]), "dtype": str(settings["dtype"])}
-        # files from before there was one have none
+        # files from before there were such options have none
         options["control_variate"] = bool(settings.get("control_variate", False))
+        options["update"] = str(settings.get("update", "unit"))
+        options["momentum"] = float(settings.get("momentum", 0.9))
         state = dict(settings["state"])
         return {"market": settings["market"], "options": options, "state": state}
     except (ValueError, TypeError, KeyError) as error:

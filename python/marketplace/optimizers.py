@@ -44,10 +44,12 @@ class Optimizer(UpdateParts):
     seeds : sequence of uint64 array (V,), optional
         Seeds of the first vendors, per spec; drawn from ``seed`` if not given.
     probe_scale : float or 0-d array, optional
-        Largest element of a delta, as a multiple of the learning rate; 1 if not given.
-    plan : {"tree", "star", "scatter"}
-        Which paths are probed: all of them; the leader's and those that leave it in one spec; or,
-        for continual learning, one for every sample.
+        Largest element of a delta, as a multiple of the learning rate; 1 if not given. Of plan
+        "node": size of the noise, as a multiple of the root mean square of the sums that it is
+        added to; 0.05 if not given.
+    plan : {"tree", "star", "scatter", "node"}
+        Which paths are probed: all of them; the leader's and those that leave it in one spec; for
+        continual learning, one for every sample; or node perturbation (see Notes).
     device : str
         "auto", or a name from ``marketplace.devices()``.
     dtype : {"float32", "bfloat16"}
@@ -61,6 +63,14 @@ class Optimizer(UpdateParts):
         Of a scatter: ``probe`` gives every sample's loss less that of the base weights on the same
         sample, so that what samples differ in by themselves no longer hides what the deltas did.
         Costs a second forward pass; ``marketplace.continual.Learner`` answers with it.
+    update : {"unit", "momentum", "clipup", "adam"}, optional
+        How a direction d becomes a step ``W += lr step``: ``d / |d|``; ``m = momentum m + d``
+        (Polyak 1964); ``d / |d|`` with momentum, the speed limited to 2 (ClipUp, Toklu et al.
+        2020); Adam (Kingma & Ba 2015; b1 = momentum, b2 = 0.99, eps = 1e-8). By default "adam" for
+        plan "node", else "unit". Momentum and Adam start from d / |d| where d has no scale of its
+        own (every plan but "node").
+    momentum : float
+        See ``update``.
 
     Attributes
     ----------
@@ -77,14 +87,27 @@ class Optimizer(UpdateParts):
     plan : str
         As given.
 
+    Notes
+    -----
+    Plan "node" disturbs activations instead of weights (node perturbation: Widrow & Lehr 1990,
+    Flower & Jabri 1993). Every channel of every convolution or linear layer of a spec gets V - 1
+    probes on every sample: random signs are added to the channel's sums, and the change of that
+    sample's loss tells which way was up. A channel is followed alone through the ops that keep
+    channels apart and through the next layer; only behind it does everything run anew, so a probe of
+    the last convolution costs a few hundred operations. The weights' gradient is the outer product
+    of what was learned with the layer's input. A spec with one vendor stays as it is; the last
+    layer, a linear one, always learns from its closed form, (softmax - one-hot) times its input.
+    Layers from the first trained spec on must follow one another without branches, and without
+    batch or layer norms, grouped convolutions behind it.
+
     Raises
     ------
     TypeError
         For arguments of another type.
     ValueError
         For rates that are negative or not finite, seeds of the wrong length, an unknown plan,
-        device or dtype, upstream sampling without a tree, a scatter with a meta learning rate, or
-        a control variate without a scatter.
+        device or dtype, upstream sampling without a tree, a meta learning rate with another plan
+        than tree and star or another update than "unit", or a control variate without a scatter.
     """
 
     def __init__(
@@ -101,6 +124,8 @@ class Optimizer(UpdateParts):
         seed: int | None = None,
         threads: int | None = None,
         control_variate: bool = False,
+        update: str | None = None,
+        momentum: Number = 0.9,
     ) -> None:
         super().__init__()
         self.marketplace = check_market(marketplace, "Optimizer")
@@ -123,6 +148,8 @@ class Optimizer(UpdateParts):
             seed=master,
             seeds=None if seeds is None else _checked_seeds(seeds),
             control_variate=bool(control_variate),
+            update=_default_update(plan) if update is None else str(update),
+            momentum=scalar(momentum, "Optimizer", "momentum"),
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
@@ -155,6 +182,16 @@ class Optimizer(UpdateParts):
         return self._market.engine.threads
 
     @property
+    def update(self) -> str:
+        """How a direction becomes a step."""
+        return self._native.update
+
+    @property
+    def momentum(self) -> float:
+        """How much of the last step's speed, or of Adam's mean, stays."""
+        return self._native.momentum
+
+    @property
     def control_variate(self) -> bool:
         """Whether a scatter's losses are told less those of the base weights."""
         return self._native.control_variate
@@ -182,14 +219,18 @@ class Optimizer(UpdateParts):
         -------
         int
             Multiplications and additions of convolutions and products; those of the line search
-            too, which a meta learning rate adds to the last draw.
+            too, which a meta learning rate adds to the last draw. Of plan "node" also elementwise
+            operations, eight for every sum that a probe disturbs or runs anew.
         """
         op = "flops_per_step"
         draws = integer(marketplace_replica, op, "marketplace_replica", 1)
         draws += 1 if self.control_variate or self.meta_learning_rate is not None else 0
         samples = integer(batch_size, op, "batch_size", 1)
         samples *= integer(forward_pass, op, "forward_pass", 1)
-        return draws * samples * self._market.flops(self._native.plan, tuple(sample_shape))
+        shape = tuple(sample_shape)
+        if self.plan == "node":
+            return draws * samples * self._native.node_flops(shape)
+        return draws * samples * self._market.flops(self._native.plan, shape)
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -309,6 +350,10 @@ class Optimizer(UpdateParts):
             changed then.
         """
         return _state.resume(cls, path, marketplace, device, threads)
+
+
+def _default_update(plan: str) -> str:
+    return "adam" if plan == "node" else "unit"
 
 
 def _checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:

@@ -39,13 +39,14 @@ CpuNodeProber::CpuNodeProber(Backend& backend, const Models& models,
       chain_shape_(input_shape) {
   const auto first = static_cast<std::size_t>(first_spec_);
   for (std::size_t i = 0; i < first; ++i)
-    chain_shape_ =
-        infer_shapes(models[i]->graph(), chain_shape_)[models[i]->graph().output];
-  if (first > 0) prefix_ = backend.compile({models.begin(), models.begin() + first_spec_}, input_shape);
+    chain_shape_ = infer_shapes(models[i]->graph(), chain_shape_)[models[i]->graph().output];
+  if (first > 0)
+    prefix_ = backend.compile({models.begin(), models.begin() + first_spec_}, input_shape);
   const Chain chain = make_chain(models, static_cast<int>(first_spec_), chain_shape_);
   if (!chain.entry.empty()) {
     entry_slice_ = std::make_unique<Slice>(models, chain.entry);
-    entry_ = std::make_unique<Segment>(kernels, chain_shape_, Layout{}, true, entry_slice_->model());
+    entry_ =
+        std::make_unique<Segment>(kernels, chain_shape_, Layout{}, true, entry_slice_->model());
   }
   std::int64_t sample_floats = 0;
   for (std::size_t l = 0; l < chain.stages.size(); ++l) {
@@ -198,8 +199,7 @@ void CpuNodeProber::keep(std::size_t l, std::int64_t first, std::int64_t count) 
     stage.weight_gradient().store_input(
         floats(kept.in) + b * stage.in_floats,
         floats(kept.padded) + b * stage.weight_gradient().input_floats());
-    const double rms =
-        root_mean_square(floats(kept.sum) + b * stage.sum_floats, stage.sum_floats);
+    const double rms = root_mean_square(floats(kept.sum) + b * stage.sum_floats, stage.sum_floats);
     kept.noise[b] = scale_ * static_cast<float>(rms > 0 ? rms : 1.0);
   }
 }

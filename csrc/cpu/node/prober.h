@@ -1,7 +1,8 @@
 // Node perturbation on the CPU. Block of samples by block: one forward pass that keeps what went
 // into every trained layer, then, stage by stage, the losses of disturbed channels. A channel's
 // disturbance is followed alone through the ops that keep channels apart and through the next
-// contraction, whose undisturbed result it is added to; only from there on does everything run anew.
+// contraction, whose undisturbed result it is added to; only from there on does everything run
+// anew.
 #pragma once
 
 #include <memory>
@@ -28,11 +29,11 @@ class CpuNodeProber : public NodeProber {
   };
   // What one stage keeps of a block of samples.
   struct Kept {
-    Buffer in;        // (block, in) planar: what the contraction reads
-    Buffer padded;    // the same with its zeros, for the weights' gradient
-    Buffer sum;       // (block, sum) channels-last, undisturbed
-    Buffer panel;     // errors, as the weights' gradient wants them
-    Buffer gradient;  // (rows, O)
+    Buffer in;                    // (block, in) planar: what the contraction reads
+    Buffer padded;                // the same with its zeros, for the weights' gradient
+    Buffer sum;                   // (block, sum) channels-last, undisturbed
+    Buffer panel;                 // errors, as the weights' gradient wants them
+    Buffer gradient;              // (rows, O)
     std::vector<float> noise;     // its size, by sample
     std::vector<double> changes;  // (tasks, probes, channels): loss changes summed over samples
   };
@@ -68,7 +69,7 @@ class CpuNodeProber : public NodeProber {
   std::vector<std::unique_ptr<NodeStage>> stages_;
   std::vector<Kept> kept_;
   Buffer input_;
-  std::vector<double> losses_;        // of the block's samples
+  std::vector<double> losses_;  // of the block's samples
   float scale_ = 0;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
 };

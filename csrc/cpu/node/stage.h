@@ -55,11 +55,11 @@ class NodeStage {
   std::uint64_t key(std::int64_t probe) const { return keys_[probe]; }
   std::int64_t sign_words() const { return pixels * ((channels + 31) / 32); }
 
-  const Segment& sum() const { return *sum_; }                // planar -> channels-last
-  const Segment& channelwise() const { return *rest_; }       // channels-last -> planar
-  const Segment& spread() const { return *spread_; }          // one channel -> channels-last
-  const Segment* tail() const { return tail_.get(); }         // channels-last -> logits
-  bool relu_first() const { return relu_first_; }             // the tail wants its input clamped
+  const Segment& sum() const { return *sum_; }           // planar -> channels-last
+  const Segment& channelwise() const { return *rest_; }  // channels-last -> planar
+  const Segment& spread() const { return *spread_; }     // one channel -> channels-last
+  const Segment* tail() const { return tail_.get(); }    // channels-last -> logits
+  bool relu_first() const { return relu_first_; }        // the tail wants its input clamped
   const WeightGradient& weight_gradient() const { return *gradient_; }
 
   // Adds gradients: of the contraction from the result of weight_gradient, and, from the summed
@@ -86,8 +86,8 @@ class NodeStage {
   std::unique_ptr<Segment> sum_, rest_, spread_, tail_;
   std::unique_ptr<WeightGradient> gradient_;
   bool relu_first_ = false;
-  std::vector<std::uint64_t> keys_;      // per probe
-  std::vector<std::uint32_t> flips_;     // random signs of (parameter, channel)
+  std::vector<std::uint64_t> keys_;   // per probe
+  std::vector<std::uint32_t> flips_;  // random signs of (parameter, channel)
   float scale_ = 0;
 };
 
