@@ -93,7 +93,7 @@ class Optimizer(UpdateParts):
     Flower & Jabri 1993). Every channel of every convolution or linear layer of a spec gets V - 1
     probes on every sample: random signs are added to the channel's sums, and the change of that
     sample's loss tells which way was up. A channel is followed alone through the ops that keep
-    channels apart and through the next layer; only behind it does everything run anew, so a probe of
+    channels apart and through the next layer; only behind it does everything run anew: a probe of
     the last convolution costs a few hundred operations. The weights' gradient is the outer product
     of what was learned with the layer's input. A spec with one vendor stays as it is; the last
     layer, a linear one, always learns from its closed form, (softmax - one-hot) times its input.
