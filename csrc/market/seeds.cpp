@@ -83,7 +83,7 @@ std::vector<std::int32_t> sample_paths(std::uint64_t master, std::uint64_t gener
                                        std::int64_t batch,
                                        const std::vector<std::int64_t>& vendor_counts,
                                        std::uint64_t replica) {
-  if (batch < 1) fail("paths", "at least one sample", std::to_string(batch));
+  if (batch < 1) fail("batch", "at least one sample", "an empty batch");
   const std::uint64_t key = draw_key(master ^ kPathStream, generation, replica);
   const auto depth = static_cast<std::int64_t>(vendor_counts.size());
   std::vector<std::int32_t> paths(batch * depth), deal(batch);
