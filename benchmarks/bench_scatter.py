@@ -4,8 +4,9 @@
 
 On the beautiful-MNIST market, turn by turn: inference of the batch with the base weights; a probe
 (every sample on a path of its own, losses included); a whole training step (probe, direction,
-update, fresh seeds); the same with the control variate, which adds an inference; and, for scale,
-the samples one by one, as the original runs them, each through its own path.
+update, fresh seeds); with the control variate, a training step, which adds an inference, and an
+answer and a lesson of ``marketplace.continual.Learner``, which runs paths for half the samples; and,
+for scale, the samples one by one, as the original runs them, each through its own path.
 """
 
 import argparse
@@ -41,11 +42,16 @@ class ScatterCost:
         }  # fmt: skip
         self.plain = mp.Optimizer(self.market, LEARNING_RATE, **settings)
         self.less_base = mp.Optimizer(self.market, LEARNING_RATE, control_variate=True, **settings)
+        self.learner = mp.continual.Learner(self.less_base)
         self.paths = self.plain.probe(self.x, self.y)[1]
 
     def infer(self) -> Any:
         """Answer the batch with the base weights."""
         return self.plain._market.infer(self.x)
+
+    def lesson(self) -> None:
+        """Answer with the base weights, and learn from the samples in doubt."""
+        self.learner.learn(self.learner.answer(self.x), self.y)
 
     def one_by_one(self) -> None:
         """Run every sample through its path as a batch of one."""
@@ -61,6 +67,7 @@ class ScatterCost:
             "probe": lambda: self.plain.probe(self.x, self.y),
             "step": lambda: self.plain.train_step(self.x, self.y),
             "step_control_variate": lambda: self.less_base.train_step(self.x, self.y),
+            "answer_and_lesson": self.lesson,
             "one_by_one": self.one_by_one,
         }
 

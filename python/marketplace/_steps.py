@@ -177,6 +177,10 @@ class StepParts:
     def _sample_paths(self, batch: int) -> I32:
         return self._ready().sample_paths(batch)
 
+    def _infer(self, x: NDArray[Any]) -> F32:
+        self._ready()
+        return self._market.infer(x)
+
     def _forward_paths(self, x: NDArray[Any], paths: I32) -> F32:
         native = self._ready()
         weights = [native.weights(index) for index in range(len(self.marketplace))]

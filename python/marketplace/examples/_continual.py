@@ -22,6 +22,7 @@ from ._interrupt import Interrupt
 from ._replay import ReplayFile
 from ._run import measure_accuracy
 from ._stream import Samples, Stream, Task
+from .mnist import IMAGE_SHAPE
 
 PERIODIC_IMAGES = 1_000
 TARGET_NEW = 90.0  # percent of the new class's test images
@@ -58,7 +59,7 @@ class Point:
     accuracy : Accuracy
         On test images.
     old_loss, new_loss : float or None
-        Mean cross-entropy of the samples' paths since the last point; None at the start.
+        Mean cross-entropy of the answers since the last point; None at the start.
     """
 
     step: int
@@ -151,7 +152,7 @@ def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: 
         loss, _ = opt.train_step(chosen.x, chosen.y)
         opt.learning_rate = float(opt.learning_rate) * (1.0 - BASE_DECAY)
         losses.append(float(loss[0]))
-        if len(losses) == 100:
+        if len(losses) == 50:
             tell(f"base model, step {step + 1}/{options.base_steps} · loss {np.mean(losses):6.4f}")
             losses.clear()
 
@@ -163,9 +164,28 @@ def measure(market: Sequence[Spec], task: Task, most: int | None = None) -> Accu
     return Accuracy(measure_accuracy(market, old.x, old.y), measure_accuracy(market, new.x, new.y))
 
 
+def make_learner(opt: Optimizer, task: Task, options: Options) -> Learner:
+    """Make what answers and learns, as the command line asks for it."""
+    return Learner(
+        opt,
+        balance_labels=options.balance_labels,
+        new_classes=[task.new_class],
+        new_class_weight=options.new_class_weight,
+        probe_share=options.probe_share,
+        focus=options.focus,
+    )
+
+
+def count_flops(opt: Optimizer, learner: Learner, batch_size: int) -> int:
+    """Count the floating point operations of answering a batch and learning from it."""
+    passes = 2 if opt.control_variate else 1  # of the optimizer's own step
+    one = opt.flops_per_step(IMAGE_SHAPE, 1) // passes
+    return one * (batch_size + learner.probe_count(batch_size))
+
+
 def learn(
     market: Sequence[Spec],
-    opt: Optimizer,
+    learner: Learner,
     task: Task,
     options: Options,
     replay: ReplayFile | None,
@@ -177,9 +197,9 @@ def learn(
     Parameters
     ----------
     market : sequence of Spec
-        The market that ``opt`` teaches.
-    opt : Optimizer
-        With plan ``scatter``.
+        The market that learns.
+    learner : Learner
+        What teaches it.
     task : Task
         What is old, and what is new.
     options : Options
@@ -202,12 +222,7 @@ def learn(
         The replay file cannot be written.
     """
     stream = Stream(task, options.batch_size, options.new_per_batch, options.seed, options.augment)
-    learner = Learner(
-        opt,
-        balance_labels=options.balance_labels,
-        new_classes=[task.new_class],
-        new_class_weight=options.new_class_weight,
-    )
+    opt = learner.optimizer
     start = measure(market, task)
     curves = _Curves(measure(market, task, PERIODIC_IMAGES))
     started = time.perf_counter()

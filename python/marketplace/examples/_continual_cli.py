@@ -48,6 +48,8 @@ class Options:
     balance_labels: bool
     new_class_weight: float
     control_variate: bool
+    probe_share: float
+    focus: bool
     seed: int
     base: Path | None
     base_steps: int
@@ -93,6 +95,7 @@ def parse(
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     _add_stream(parser.add_argument_group("what is new"), defaults)
     _add_learning(parser.add_argument_group("learning"), defaults)
+    _add_scores(parser.add_argument_group("what a sample's loss tells"))
     _add_base(parser.add_argument_group("the model that already knows the old"), defaults)
     _add_machine(parser.add_argument_group("machine and data"))
     _add_output(parser.add_argument_group("output"))
@@ -173,6 +176,9 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
         help="the learning rate is multiplied by 1 - X after each step; the deltas keep their "
         "size (default: %(default)s)",
     )
+
+
+def _add_scores(group: _Group) -> None:
     group.add_argument(
         "--balance-labels",
         action=argparse.BooleanOptionalAction,
@@ -185,6 +191,20 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
         default=True,
         help="answer with the base weights and learn from how much each path's loss differs from "
         "theirs; without, the paths themselves answer (default: yes)",
+    )
+    group.add_argument(
+        "--probe-share",
+        type=number(low=0.0),
+        default=0.5,
+        metavar="X",
+        help="with the control variate, paths to run for every answer given (default: %(default)s)",
+    )
+    group.add_argument(
+        "--focus",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with the control variate, run paths for the samples that the base weights doubt most "
+        "(default: yes)",
     )
     group.add_argument(
         "--seed",

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import _cli, _plot
-from ._continual import learn, set_up
+from ._continual import count_flops, learn, make_learner, set_up
 from ._continual_cli import Defaults, Options, parse
 from ._continual_report import Run, opening_lines, summary, write_json, write_plot
 from ._interrupt import Interrupt
 from ._replay import ReplayFile
 from ._stream import Task
-from .mnist import IMAGE_SHAPE, make_market
+from .mnist import make_market
 
 LoadTask = Callable[[Options, Callable[[str], None]], Task]
 
@@ -46,10 +46,11 @@ def _run(options: Options, load_task: LoadTask) -> int:
         if options.replay is not None:
             replay = files.enter_context(ReplayFile(options.replay))
         market, opt = set_up(options, task, make_market, tell)
-        run = Run(options, task, market, opt, opt.flops_per_step(IMAGE_SHAPE, options.batch_size))
+        learner = make_learner(opt, task, options)
+        run = Run(options, task, market, opt, count_flops(opt, learner, options.batch_size))
         tell("\n".join(opening_lines(run)))
         with Interrupt() as interrupt:
-            outcome = learn(market, opt, task, options, replay, interrupt, tell)
+            outcome = learn(market, learner, task, options, replay, interrupt, tell)
     print(summary(run, outcome), flush=True)
     if options.checkpoint is not None:
         opt.save(options.checkpoint)

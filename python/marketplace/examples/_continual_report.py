@@ -149,7 +149,7 @@ def write_plot(path: Path, run: Run, outcome: Outcome) -> None:
     later = points[1:]
     losses = [[p.old_loss for p in later], [p.new_loss for p in later]]
     _draw(right, steps[1:], losses[0], losses[1])
-    right.set_title("loss of the samples' paths (cross-entropy)", fontsize=10, loc="left")
+    right.set_title("loss of the answers (cross-entropy)", fontsize=10, loc="left")
     figure.savefig(path)
 
 
@@ -192,7 +192,8 @@ def _options(options: Options) -> dict[str, Any]:
     """Collect the settings that decide the result and have no key of their own."""
     names = (
         "new_per_batch", "augment", "batch_size", "lr", "lr_decay", "probe_scale",
-        "balance_labels", "new_class_weight", "seed", "base_steps", "eval_every",
+        "balance_labels", "new_class_weight", "probe_share", "focus", "seed", "base_steps",
+        "eval_every",
     )  # fmt: skip
     chosen = {name: getattr(options, name) for name in names}
     return chosen | {"base": None if options.base is None else str(options.base)}
