@@ -5,8 +5,8 @@
 On the beautiful-MNIST market, turn by turn: inference of the batch with the base weights; a probe
 (every sample on a path of its own, losses included); a whole training step (probe, direction,
 update, fresh seeds); with the control variate, a training step, which adds an inference, and an
-answer and a lesson of ``marketplace.continual.Learner``, which runs paths for half the samples; and,
-for scale, the samples one by one, as the original runs them, each through its own path.
+answer and a lesson of ``marketplace.continual.Learner``, which runs paths for half the samples;
+and, for scale, the samples one by one, as the original runs them, each through its own path.
 """
 
 import argparse
