@@ -1,4 +1,4 @@
-"""Colour images: folders, CIFAR-10's binaries, synthetic patterns; damaged and missing files."""
+"""Colour images: folders, CIFAR-10's binaries, synthetic stripes; damaged and missing files."""
 
 import os
 import sys
@@ -224,7 +224,7 @@ def test_cifar10_with_labels_out_of_range(tmp_path):
         data.load_cifar10(tmp_path)
 
 
-# -- synthetic patterns ----------------------------------------------------------------------------
+# -- synthetic stripes ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -232,7 +232,7 @@ def test_synthetic_patterns(size):
     made = data.synthetic_images(size, classes=4, train=12, test=8)
     assert made.x_train.shape == (12, 3, size, size) and made.x_train.dtype == np.uint8
     assert made.y_train.tolist() == [0, 1, 2, 3] * 3 and made.class_count == 4
-    assert made.name == "synthetic patterns"
+    assert made.name == "synthetic stripes"
     again = data.synthetic_images(size, classes=4, train=12, test=8)
     other = data.synthetic_images(size, classes=4, train=12, test=8, seed=1)
     assert np.array_equal(made.x_test, again.x_test)
@@ -240,15 +240,17 @@ def test_synthetic_patterns(size):
     assert len({image.tobytes() for image in made.x_train}) == 12
 
 
-def test_synthetic_classes_differ_in_colour():
-    """A class is told from its images' mean colours far better than by chance."""
-    made = data.synthetic_images(train=200, test=100)
-    means = np.stack([made.x_train[made.y_train == k].mean(axis=(0, 2, 3)) for k in range(10)])
-    colours = made.x_test.mean(axis=(2, 3))
-    shares = colours / colours.sum(axis=1, keepdims=True)
-    wanted = means / means.sum(axis=1, keepdims=True)
-    nearest = np.abs(shares[:, None] - wanted[None]).sum(axis=2).argmin(axis=1)
-    assert (nearest == made.y_test).mean() > 0.4
+def test_synthetic_classes_are_angles_and_periods():
+    """Spectra, which know nothing of phase or colour, tell the classes apart."""
+    made = data.synthetic_images(train=100, test=50)
+
+    def spectra(x):
+        return np.abs(np.fft.rfft2(np.float64(x).mean(axis=1)))[:, :, 1:]
+
+    known = spectra(made.x_train)
+    means = np.stack([known[made.y_train == k].mean(axis=0) for k in range(10)])
+    distances = ((spectra(made.x_test)[:, None] - means[None]) ** 2).sum(axis=(2, 3))
+    assert (distances.argmin(axis=1) == made.y_test).mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,7 @@ def test_synthetic_classes_differ_in_colour():
         ({"size": 40}, ValueError, "size as a multiple of 32, received 40"),
         ({"size": 0}, ValueError, "size of at least 32"),
         ({"classes": 1}, ValueError, "classes of at least 2"),
+        ({"classes": 21}, ValueError, "at most 20 classes, received 21"),
         ({"train": 1.5}, TypeError, "train as an integer"),
         ({"seed": -1}, ValueError, "seed of at least 0"),
     ],

@@ -193,56 +193,57 @@ def synthetic_images(
 ) -> Dataset:
     """Make images that are no photographs: to try a network where there are no data.
 
-    A class is a pattern of 4 x 4 coloured squares; an image is its class's pattern, shifted around
-    the edges by a random number of pixels, darkened, and under noise. All of it follows from the
-    seed.
+    They are stripes, ``1/2 + 1/2 sin(2 pi (x cos a + y sin a) / p + phase)``, of a random phase and
+    colour and under noise. The class k is their angle, ``a = pi (k mod 5) / 5``, and their period,
+    ``p = 4 (1 + floor(k / 5))`` thirty-seconds of the image.
 
     Parameters
     ----------
     size : int
         Height and width, a multiple of 32.
     classes, train, test : int
-        How many classes and images.
+        How many classes, up to 20, and images.
     seed : int
-        What the patterns, shifts and noise follow from.
+        What phases, colours and noise follow from.
 
     Returns
     -------
     Dataset
-        Named "synthetic patterns".
+        Named "synthetic stripes".
 
     Raises
     ------
     TypeError, ValueError
-        For sizes that are no integers, too small, or no multiple of 32.
+        For sizes that are no integers, out of range, or no multiple of 32.
     """
     op = "synthetic_images"
     if integer(size, op, "size", 32) % 32:
         raise refusal(ValueError, op, "size as a multiple of 32", size)
     kinds = integer(classes, op, "classes", 2)
+    if kinds > 20:
+        raise refusal(ValueError, op, "at most 20 classes", kinds)
     counts = [integer(train, op, "train", 1), integer(test, op, "test", 1)]
     rng = random.RandomNumberGenerator(seed_input(seed, op))
-    squares = np.asarray(rng.rand(kinds, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
-    parts = [_draw_patterns(squares, count, size, rng) for count in counts]
+    parts = [_draw_stripes(kinds, count, size // 32, rng) for count in counts]
     (x_train, y_train), (x_test, y_test) = parts
-    return Dataset("synthetic patterns", Path("memory"), x_train, y_train, x_test, y_test)
+    return Dataset("synthetic stripes", Path("memory"), x_train, y_train, x_test, y_test)
 
 
-def _draw_patterns(
-    squares: NDArray[np.float32], count: int, size: int, rng: random.RandomNumberGenerator
+def _draw_stripes(
+    kinds: int, count: int, scale: int, rng: random.RandomNumberGenerator
 ) -> tuple[U8, I32]:
-    labels = (np.arange(count) % len(squares)).astype(np.int32)
-    shifts = (np.asarray(rng.rand(count, 2)) * 32).astype(np.int64)
-    light = 0.5 + 0.5 * np.asarray(rng.rand(count, 1, 1, 1))
-    noise = np.asarray(rng.rand(count, 3, 32, 32))
-    images = np.stack(
-        [
-            np.roll(squares[label], tuple(shift), axis=(1, 2))
-            for label, shift in zip(labels, shifts, strict=True)
-        ]
+    """Draw at 32 x 32, then enlarge by a whole number."""
+    labels = (np.arange(count) % kinds).astype(np.int32)
+    phases, colours, noise = (
+        np.asarray(rng.rand(*shape))
+        for shape in ((count, 1, 1, 1), (count, 3, 1, 1), (count, 3, 32, 32))
     )
-    pixels = (255 * (0.7 * light * images + 0.3 * noise)).astype(np.uint8)
-    scale = size // 32
+    angles = (np.pi * (labels % 5) / 5)[:, None, None, None]
+    periods = (4 * (1 + labels // 5))[:, None, None, None]
+    y, x = np.mgrid[0:32, 0:32]
+    place = (x * np.cos(angles) + y * np.sin(angles)) / periods
+    stripes = 0.5 + 0.5 * np.sin(2 * np.pi * (place + phases))
+    pixels = (255 * (0.7 * (0.3 + 0.7 * colours) * stripes + 0.3 * noise)).astype(np.uint8)
     return pixels.repeat(scale, axis=2).repeat(scale, axis=3), labels
 
 

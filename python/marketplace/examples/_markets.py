@@ -100,7 +100,8 @@ class Structure:
         ]
 
 
-def _norm(kind: str, channels: int) -> nn.Layer:
+def make_norm(kind: str, channels: int) -> nn.Layer:
+    """Make a normalisation of a kind in ``NORMS``."""
     return nn.BatchNorm(channels) if kind == "batch" else nn.InstanceNorm(channels)
 
 
@@ -108,9 +109,9 @@ def _blocks(norm: str) -> list[Layers]:
     """Beautiful MNIST in its smallest pieces: images (B, 1, 28, 28) to logits (B, 10)."""
     return [
         [nn.Conv2d(1, 32, 5), nn.relu],
-        [nn.Conv2d(32, 32, 5), nn.relu, _norm(norm, 32), nn.max_pool2d],
+        [nn.Conv2d(32, 32, 5), nn.relu, make_norm(norm, 32), nn.max_pool2d],
         [nn.Conv2d(32, 64, 3), nn.relu],
-        [nn.Conv2d(64, 64, 3), nn.relu, _norm(norm, 64), nn.max_pool2d, lambda x: x.flatten(1)],
+        [nn.Conv2d(64, 64, 3), nn.relu, make_norm(norm, 64), nn.max_pool2d, lambda x: x.flatten(1)],
         [nn.Linear(576, 10)],
     ]
 

@@ -1,9 +1,10 @@
 """ResNet-18 on colour images learns with forward passes only.
 
 Run as ``python -m marketplace.examples.resnet18``, with ``--data DIR`` for CIFAR-10's binaries,
-``--folder DIR`` for images of one's own, or on synthetic patterns. The network is that of He et
-al., "Deep Residual Learning for Image Recognition", 2016, with instance norms, as in the reference:
-a market for forward passes needs no statistics of the batch.
+``--folder DIR`` for images of one's own, or on synthetic stripes. The network is that of He et
+al., "Deep Residual Learning for Image Recognition", 2016. ``--norm instance`` takes instance norms
+instead of its batch norms, as the reference does; before a mean over the image they leave little
+for the output layer to tell classes by.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from ..data import Dataset, load_cifar10, load_image_folder, synthetic_images
 from . import _cli, _program
 from ._arguments import Defaults
 from ._cli import Options
-from ._markets import Layers, Structure
+from ._markets import NORMS, Layers, Structure, make_norm
 from ._values import whole
 
 PROG = "python -m marketplace.examples.resnet18"
 DEFAULTS = Defaults(
     steps=100,
     batch_size=16,
-    lr=0.3,
+    lr=0.1,
     lr_decay=0.001,
-    probe_scale=0.003,
+    probe_scale=0.01,
     jitter=0.001,
     vendors="2,2,4,8,256 with plan star, 2,2,2,2,2 with plan tree",
 )
@@ -46,6 +47,7 @@ class ImageOptions(Options):
     image_size: int
     width: int
     market: str
+    norm: str
 
 
 class Block:
@@ -57,17 +59,19 @@ class Block:
         Channels of input and output.
     stride : int
         Of the first convolution, and of the shortcut's where there is one.
+    norm : str
+        ``batch`` or ``instance``.
     """
 
-    def __init__(self, channels: int, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int, norm: str = "batch") -> None:
         self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = nn.InstanceNorm(out)
+        self.norm1 = make_norm(norm, out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.norm2 = nn.InstanceNorm(out)
+        self.norm2 = make_norm(norm, out)
         self.shortcut: Sequence[Callable[[Any], Any]] = ()
         if stride != 1 or channels != out:
             narrow = nn.Conv2d(channels, out, 1, stride=stride, bias=False)
-            self.shortcut = (narrow, nn.InstanceNorm(out))
+            self.shortcut = (narrow, make_norm(norm, out))
 
     def __call__(self, x: Any) -> Any:
         """Run the block on a traced batch ``(B, C, H, W)``."""
@@ -79,7 +83,12 @@ class Block:
 
 
 def resnet_structure(
-    name: str = "depth-5", *, class_count: int = 10, image_size: int = 32, width: int = 64
+    name: str = "depth-5",
+    *,
+    class_count: int = 10,
+    image_size: int = 32,
+    width: int = 64,
+    norm: str = "batch",
 ) -> Structure:
     """Give a way to cut ResNet-18.
 
@@ -95,6 +104,8 @@ def resnet_structure(
         that of CIFAR-10 (3 x 3).
     width : int
         Channels of the first stage; the others double.
+    norm : str
+        ``batch`` or ``instance``.
 
     Returns
     -------
@@ -106,7 +117,7 @@ def resnet_structure(
         "depth-5": {"star": (2, 2, 4, 8, 256), "tree": (2, 2, 2, 2, 2)},
         "depth-3": {"star": (4, 8, 16), "tree": (4, 4, 4)},
     }
-    build = functools.partial(_build, sizes[name], class_count, image_size, width)
+    build = functools.partial(_build, sizes[name], class_count, image_size, width, norm)
     return Structure(name, build, "star", vendors[name], (0,) * len(sizes[name]))
 
 
@@ -133,27 +144,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _program.run(PROG, options, DEFAULTS, arguments, _load, _structure)
 
 
-def _stem(width: int, image_size: int) -> Layers:
+def _stem(width: int, image_size: int, norm: str) -> Layers:
     if image_size < 128:
         conv = nn.Conv2d(3, width, 3, padding=1, bias=False)
-        return [conv, nn.InstanceNorm(width), nn.relu]
+        return [conv, make_norm(norm, width), nn.relu]
     conv = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
     pool = functools.partial(nn.max_pool2d, kernel_size=3, stride=2, padding=1)
-    return [conv, nn.InstanceNorm(width), nn.relu, pool]
+    return [conv, make_norm(norm, width), nn.relu, pool]
 
 
-def _stages(class_count: int, image_size: int, width: int) -> list[Layers]:
-    stages: list[Layers] = [_stem(width, image_size)]
-    stages[0] += [Block(width, width, 1), Block(width, width, 1)]
+def _stages(class_count: int, image_size: int, width: int, norm: str) -> list[Layers]:
+    stages: list[Layers] = [_stem(width, image_size, norm)]
+    stages[0] += [Block(width, width, 1, norm), Block(width, width, 1, norm)]
     for stage in range(1, 4):
         channels, out = width << (stage - 1), width << stage
-        stages.append([Block(channels, out, 2), Block(out, out, 1)])
+        stages.append([Block(channels, out, 2, norm), Block(out, out, 1, norm)])
     last = width << 3
     return [*stages, [lambda x: x.mean((2, 3)), nn.Linear(last, class_count)]]
 
 
-def _build(sizes: Sequence[int], class_count: int, image_size: int, width: int) -> list[Layers]:
-    stages = iter(_stages(class_count, image_size, width))
+def _build(
+    sizes: Sequence[int], class_count: int, image_size: int, width: int, norm: str
+) -> list[Layers]:
+    stages = iter(_stages(class_count, image_size, width, norm))
     return [[layer for _ in range(size) for layer in next(stages)] for size in sizes]
 
 
@@ -177,7 +190,7 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         metavar="DIR",
         help="images, one subfolder per class, in DIR/train and DIR/val (or test), or in DIR, "
         "where every fifth one is for testing; needs Pillow. Without --data and --folder the "
-        "network learns synthetic patterns",
+        "network learns synthetic stripes",
     )
     group.add_argument(
         "--image-size",
@@ -203,6 +216,12 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         help="channels of the first stage, doubled from stage to stage (default: %(default)s)",
     )
+    group.add_argument(
+        "--norm",
+        choices=NORMS,
+        default="batch",
+        help="batch norms, or the reference's instance norms (default: %(default)s)",
+    )
 
 
 def _find_problem(options: ImageOptions) -> str | None:
@@ -214,7 +233,7 @@ def _find_problem(options: ImageOptions) -> str | None:
     if synthetic and options.image_size not in SYNTHETIC_SIZES:
         expected = ", ".join(map(str, SYNTHETIC_SIZES))
         return (
-            f"argument --image-size: expected one of {expected} for synthetic patterns, "
+            f"argument --image-size: expected one of {expected} for synthetic stripes, "
             f"received {options.image_size}"
         )
     structure = resnet_structure(options.market)
@@ -227,7 +246,7 @@ def _load(options: ImageOptions, report: Callable[[str], None] | None) -> Datase
     if options.folder is not None:
         return load_image_folder(options.folder, options.image_size, report=report)
     if report is not None:
-        report("no --data and no --folder: these are synthetic patterns, not photographs")
+        report("no --data and no --folder: these are synthetic stripes, not photographs")
     return synthetic_images(options.image_size)
 
 
@@ -237,6 +256,7 @@ def _structure(options: ImageOptions, dataset: Dataset) -> Structure:
         class_count=dataset.class_count,
         image_size=options.image_size,
         width=options.width,
+        norm=options.norm,
     )
 
 
