@@ -59,14 +59,14 @@ py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& 
   return py::make_tuple(to_array(found.losses), to_array(found.paths, {count, depth}));
 }
 
-py::tuple forward(Optimizer& self, const py::array& x) {
+py::tuple forward(Optimizer& self, const py::array& x, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   Array<float> out = output_array({self.plan().path_count(), batch.size},
                                   self.market().output_shape(batch.sample_shape));
   float* data = out.mutable_data();
   {
     const py::gil_scoped_release release;
-    self.forward(batch, data);
+    self.forward(batch, data, further);
   }
   return py::make_tuple(out, path_array(self));
 }
@@ -260,7 +260,7 @@ void bind_optimizer(py::module_& module) {
       .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("drop_replicas", &Optimizer::drop_replicas)
       .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
-      .def("forward", &forward, py::arg("x"))
+      .def("forward", &forward, py::arg("x"), py::arg("further") = false)
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def(

@@ -167,10 +167,10 @@ void Optimizer::forget_gradients() {
   gradient_count_ = 0;
 }
 
-void Optimizer::forward(const Batch& batch, float* out) {
+void Optimizer::forward(const Batch& batch, float* out, bool further) {
   LeaderStatistics leader;
   market_->forward(plan(), weights(), batch, out, &leader);
-  leader_.clear();
+  if (!further) leader_.clear();
   leader_.push_back(std::move(leader));
 }
 

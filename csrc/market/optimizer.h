@@ -68,8 +68,8 @@ class Optimizer {
   // minibatch of these vendors, so the update will absorb the batch statistics of the earlier ones
   // too.
   Probe probe(const Batch& batch, const Labels& labels, bool further = false);
-  // out (P, B, *output_shape).
-  void forward(const Batch& batch, float* out);
+  // out (P, B, *output_shape); `further` as for probe.
+  void forward(const Batch& batch, float* out, bool further = false);
 
   // Several independent draws per update: adds g of these vendors, from losses (P,) and paths
   // (P, S), to a sum, and draws the next replica. Returns whether the losses were degenerate.

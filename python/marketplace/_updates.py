@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core
 from ._arrays import F32, I32, integer, labels_input, market_input, refusal
+from ._classes import class_losses
 from ._steps import Direction, StepParts, UnitVectorMode, warn_if
 
 Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
@@ -23,11 +24,13 @@ class UpdateParts(StepParts, abc.ABC):
     """Minibatches and replicas that add up to one update; ``Optimizer`` builds on them."""
 
     global_step: int
+    classes: Sequence[int] | None
     _total: NDArray[np.float64]  # of the minibatches' losses
     _count: int
     _minibatches: list[Minibatch]  # kept for a line search alone
 
     def __init__(self) -> None:
+        self.classes = None
         self._start_over()
 
     @property
@@ -291,7 +294,7 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> tuple[F32, I32]:
         batch = market_input(x, op)
         labels = labels_input(y, op, batch.shape[0])
-        loss, paths = self._ready().probe(batch, labels, ignore_index, further)
+        loss, paths = self._losses(self._ready(), (batch, labels, ignore_index), further)
         if not further:
             self._start_over()
         elif self._total.shape != loss.shape:
@@ -303,6 +306,15 @@ class UpdateParts(StepParts, abc.ABC):
             self._minibatches.append((batch.copy(), labels.copy(), ignore_index))
         return loss, paths
 
+    def _losses(
+        self, native: _core.Optimizer, minibatch: Minibatch, further: bool
+    ) -> tuple[F32, I32]:
+        if self.classes is None:
+            return native.probe(*minibatch, further)
+        if self.plan == "scatter":
+            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", "'scatter'")
+        return class_losses(native, *minibatch, self.classes, further)
+
     def _start_over(self) -> None:
         self._total = np.zeros(())
         self._count = 0
@@ -312,7 +324,7 @@ class UpdateParts(StepParts, abc.ABC):
         """Run the minibatches of this update a second time: the line search's losses."""
         total: NDArray[np.float64] = np.zeros(())
         for index, minibatch in enumerate(self._minibatches):
-            loss, paths = native.probe(*minibatch, index > 0)
+            loss, paths = self._losses(native, minibatch, index > 0)
             total = total + loss.astype(np.float64)
         return (total / len(self._minibatches)).astype(np.float32), paths
 

@@ -84,6 +84,10 @@ class Optimizer(UpdateParts):
         Per spec, its seeds, deltas and learning rates.
     global_step : int
         Steps done.
+    classes : sequence of int or None
+        The classes that the losses' softmax runs over; None, as at first, for all. The logits of
+        other classes are left alone by the losses, so they can be learnt later. Not kept by
+        ``save``.
     plan : str
         As given.
 

@@ -59,6 +59,11 @@ class Options:
     json: Path | None
     quiet: bool
 
+    @property
+    def loss_classes(self) -> tuple[int, ...] | None:
+        """The classes that the loss is over; None for all."""
+        return None
+
 
 Given = TypeVar("Given", bound=Options)
 

@@ -24,8 +24,14 @@ class DigitOptions(Options):
     data: str
     dataset: str
     only_classes: tuple[int, ...] | None
+    exclude_missing_from_loss: bool
     market: str
     norm: str
+
+    @property
+    def loss_classes(self) -> tuple[int, ...] | None:
+        """The classes that the loss is over; None for all."""
+        return self.only_classes if self.exclude_missing_from_loss else None
 
     @property
     def structure(self) -> Structure:
@@ -77,6 +83,12 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         metavar="N,N,...",
         help="train and test on these classes alone; the others can be learnt later",
     )
+    group.add_argument(
+        "--exclude-missing-from-loss",
+        action="store_true",
+        help="leave the classes that --only-classes does not name out of the loss, so that it says "
+        "nothing about them",
+    )
 
 
 def _add_market(group: argparse._ArgumentGroup) -> None:
@@ -105,5 +117,7 @@ def _find_problem(options: DigitOptions) -> str | None:
             f"argument --only-classes: expected classes below {CLASS_COUNT}, "
             f"received {options.only_classes[-1]}"
         )
+    if options.exclude_missing_from_loss and options.only_classes is None:
+        return "argument --exclude-missing-from-loss: expected --only-classes, received none"
     structure = options.structure
     return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)

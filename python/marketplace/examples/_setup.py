@@ -47,7 +47,9 @@ def set_up(
     random.manual_seed(seed)
     market = structure.specs(plan, options.vendors, options.upstream_sampling)
     if options.resume is not None:
-        return market, _resume(options, market)
+        opt = _resume(options, market)
+        opt.classes = options.loss_classes
+        return market, opt
     v1 = options.algorithm == "v1"
     opt = Optimizer(
         market,
@@ -60,6 +62,7 @@ def set_up(
         seed=seed,
         threads=options.threads,
     )
+    opt.classes = options.loss_classes
     return market, opt
 
 

@@ -55,8 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         With status 2 after a bad option, with 0 after ``--help``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _digits.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, arguments)
+    options = parse(arguments)
     return _program.run(PROG, options, DEFAULTS, arguments, load_digits, _structure)
+
+
+def parse(argv: Sequence[str]) -> DigitOptions:
+    """Parse and check a command line; exits with status 2 after a bad option."""
+    return _digits.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, argv)
 
 
 def _structure(options: DigitOptions, dataset: Dataset) -> Structure:

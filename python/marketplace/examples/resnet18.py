@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         With status 2 after a bad option, with 0 after ``--help``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _parse(arguments)
+    options = parse(arguments)
     return _program.run(PROG, options, DEFAULTS, arguments, _load, _structure)
 
 
@@ -170,7 +170,8 @@ def _build(
     return [[layer for _ in range(size) for layer in next(stages)] for size in sizes]
 
 
-def _parse(argv: Sequence[str]) -> ImageOptions:
+def parse(argv: Sequence[str]) -> ImageOptions:
+    """Parse and check a command line; exits with status 2 after a bad option."""
     parser = _cli.make_parser(PROG, "Train ResNet-18 on colour images.", DEFAULTS)
     _add_images(parser.add_argument_group("data"))
     _add_network(parser.add_argument_group("network"))
