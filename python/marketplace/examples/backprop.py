@@ -187,7 +187,7 @@ def _train(torch: Any, network: Any, dataset: Dataset, options: BackpropOptions)
         network.zero_grad()
         loss.backward()
         stepper.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if not np.isfinite(losses[-1]):
             raise ValueError(f"step {step + 1}: expected a finite loss, received {losses[-1]}")
         if (step + 1) % options.eval_every == 0 and step + 1 < options.steps:
