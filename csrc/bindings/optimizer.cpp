@@ -207,8 +207,6 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
                              [](const Optimizer& self) { return self.options.control_variate; })
       .def_property_readonly(
           "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); })
-      .def_property_readonly("momentum",
-                             [](const Optimizer& self) { return self.options.rule.momentum; })
       .def(
           "node_flops",
           [](const Optimizer& self, const Shape& input_shape) {

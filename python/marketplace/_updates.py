@@ -311,8 +311,8 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> tuple[F32, I32]:
         if self.classes is None:
             return native.probe(*minibatch, further)
-        if self.plan == "scatter":
-            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", "'scatter'")
+        if self.plan not in ("tree", "star"):
+            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", self.plan)
         return class_losses(native, *minibatch, self.classes, further)
 
     def _start_over(self) -> None:

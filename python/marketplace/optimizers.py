@@ -137,6 +137,7 @@ class Optimizer(UpdateParts):
         self.meta_learning_rate = meta_learning_rate
         self.probe_scale = probe_scale
         self.plan = plan
+        self._momentum = scalar(momentum, "Optimizer", "momentum")
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
         count = 0 if threads is None else integer(threads, "Optimizer", "threads", 1)
@@ -153,7 +154,7 @@ class Optimizer(UpdateParts):
             seeds=None if seeds is None else _checked_seeds(seeds),
             control_variate=bool(control_variate),
             update=_default_update(plan) if update is None else str(update),
-            momentum=scalar(momentum, "Optimizer", "momentum"),
+            momentum=self._momentum,
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
@@ -193,7 +194,7 @@ class Optimizer(UpdateParts):
     @property
     def momentum(self) -> float:
         """How much of the last step's speed, or of Adam's mean, stays."""
-        return self._native.momentum
+        return self._momentum
 
     @property
     def control_variate(self) -> bool:

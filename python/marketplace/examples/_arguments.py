@@ -10,7 +10,8 @@ from ..optimizers import UnitVectorMode
 from ..schedules import SCHEDULES
 from ._values import number, sampling_counts, vendor_counts, whole
 
-PLANS = ("star", "tree")
+PLANS = ("node", "star", "tree")
+UPDATES = ("unit", "momentum", "clipup", "adam")
 DTYPES = ("float32", "bfloat16")
 ALGORITHMS = ("v2", "v1")
 UNIT_VECTOR_MODES = tuple(mode.value for mode in UnitVectorMode)
@@ -21,7 +22,21 @@ _Group = argparse._ArgumentGroup
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
-    """An example's own defaults, as tuned for it; ``jitter`` is V1's learning rate."""
+    """An example's own defaults, as tuned for it.
+
+    Attributes
+    ----------
+    steps, batch_size : int
+        For all plans.
+    lr, lr_decay, probe_scale : float
+        For plans that disturb weights.
+    jitter : float
+        V1's learning rate.
+    node_lr, node_probe_scale : float
+        For plan node, whose learning rate falls as a cosine.
+    vendors, plan : str
+        What the help says of their defaults.
+    """
 
     steps: int
     batch_size: int
@@ -29,7 +44,10 @@ class Defaults:
     lr_decay: float
     probe_scale: float
     jitter: float
+    node_lr: float = 0.003
+    node_probe_scale: float = 0.05
     vendors: str = "8,40,512 with plan star, 8,8,8 with plan tree"
+    plan: str = "star"
 
 
 def add_training(group: _Group, defaults: Defaults) -> None:
@@ -64,8 +82,9 @@ def add_training(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--plan",
         choices=PLANS,
-        help="which paths are tried: every one (tree), or those that leave the "
-        "leader's path in one place (star, the default)",
+        help="what is disturbed: weights, every combination of vendors (tree) or one vendor at a "
+        "time (star); or activations, one channel at a time (node) "
+        f"(default: {defaults.plan})",
     )
     group.add_argument(
         "--seed",
@@ -96,7 +115,20 @@ def add_update(group: _Group, defaults: Defaults) -> None:
         "--probe-scale",
         type=number(low=0.0),
         metavar="X",
-        help=f"size of the deltas relative to the learning rate (default: {defaults.probe_scale})",
+        help="size of the deltas relative to the learning rate "
+        f"(default: {defaults.probe_scale}); plan node: of the noise relative to what it is added "
+        f"to (default: {defaults.node_probe_scale})",
+    )
+    group.add_argument(
+        "--update",
+        choices=UPDATES,
+        help="how a direction becomes a step (default: adam with plan node, else unit)",
+    )
+    group.add_argument(
+        "--momentum",
+        type=number(low=0.0, high=1.0, low_included=True),
+        metavar="X",
+        help="of --update momentum, clipup and adam (default: 0.9)",
     )
     group.add_argument(
         "--forward-pass",
@@ -122,15 +154,14 @@ def add_schedule(group: _Group, defaults: Defaults) -> None:
         "--lr",
         type=number(low=0.0),
         metavar="X",
-        help=f"learning rate (default: {defaults.lr}; {defaults.jitter} with --algorithm v1, "
-        "where it is the largest change of a weight)",
+        help=f"learning rate (default: {defaults.lr}; {defaults.node_lr} with plan node; "
+        f"{defaults.jitter} with --algorithm v1, where it is the largest change of a weight)",
     )
     group.add_argument(
         "--lr-schedule",
         choices=SCHEDULES,
-        default="exponential",
         help="how the learning rate changes, or the meta learning rate where there is one "
-        "(default: %(default)s)",
+        "(default: cosine with plan node, else exponential)",
     )
     group.add_argument(
         "--lr-decay",

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,8 +28,9 @@ PLOT_FORMATS = (".png", ".svg", ".pdf")
 class Options:
     """What the command line of every example asks for; None means not given.
 
-    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``meta_lr``, ``seed`` and ``dtype`` can come
-    from a checkpoint, so a default for them is settled only when no run is resumed.
+    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``update``, ``momentum``, ``meta_lr``, ``seed``
+    and ``dtype`` can come from a checkpoint, so a default for them is settled only when no run is
+    resumed.
     """
 
     steps: int
@@ -46,6 +48,8 @@ class Options:
     lr_final: float
     schedule_steps: int
     probe_scale: float | None
+    update: str | None
+    momentum: float | None
     meta_lr: float | None
     seed: int | None
     device: str
@@ -74,6 +78,7 @@ def parse(
     defaults: Defaults,
     argv: Sequence[str] | None = None,
     find_problem: Callable[[Given], str | None] | None = None,
+    choose_plan: Callable[[Mapping[str, object]], str | None] = operator.itemgetter("plan"),
 ) -> Given:
     """Parse and check a command line.
 
@@ -89,6 +94,8 @@ def parse(
         The arguments; by default those of the process.
     find_problem : callable, optional
         Says what is wrong with the example's own values, or None.
+    choose_plan : callable
+        From the parser's values to the plan, or None where the market decides.
 
     Returns
     -------
@@ -101,6 +108,8 @@ def parse(
         With status 2 after a message about a bad value; with 0 after ``--help``.
     """
     given = vars(parser.parse_args(argv))
+    if given["lr_schedule"] is None:
+        given["lr_schedule"] = "cosine" if choose_plan(given) == "node" else "exponential"
     problem = _find_schedule_problem(given)
     if given["lr_decay"] is None:
         given["lr_decay"] = defaults.lr_decay if given["lr_schedule"] == "exponential" else 0.0
@@ -157,6 +166,8 @@ def _find_schedule_problem(given: dict[str, object]) -> str | None:
 
 def _find_problem(options: Options) -> str | None:
     """Look for what values say only together, or about this machine's directories."""
+    if options.algorithm == "v1" and options.plan == "node":
+        return "argument --plan: expected star or tree with --algorithm v1, received node"
     if options.algorithm == "v1":
         given = (options.probe_scale, options.meta_lr)
         names = [

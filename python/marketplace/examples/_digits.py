@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..data import DATASETS, SOURCES, Dataset, load
 from . import _cli
@@ -25,7 +25,7 @@ class DigitOptions(Options):
     dataset: str
     only_classes: tuple[int, ...] | None
     exclude_missing_from_loss: bool
-    market: str
+    market: str | None
     norm: str
 
     @property
@@ -36,7 +36,29 @@ class DigitOptions(Options):
     @property
     def structure(self) -> Structure:
         """The market that was asked for."""
-        return digit_structure(self.market, self.norm)
+        node = choose_plan(vars(self)) == "node"
+        return digit_structure(self.market or ("depth-5" if node else "depth-3"), self.norm, node)
+
+
+def choose_plan(given: Mapping[str, object]) -> str | None:
+    """Node perturbation of the market that suits it, unless something else is asked for.
+
+    Parameters
+    ----------
+    given : mapping
+        The command line's values by name.
+
+    Returns
+    -------
+    str or None
+        The plan; None where that is the market's own choice.
+    """
+    if given["plan"] is not None:
+        return str(given["plan"])
+    others = ("vendors", "upstream_sampling", "meta_lr", "market")
+    asked = any(given[name] is not None for name in others)
+    asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
+    return None if asked else "node"
 
 
 def parse(
@@ -46,7 +68,7 @@ def parse(
     parser = _cli.make_parser(prog, description, defaults)
     _add_data(parser.add_argument_group("data"))
     _add_market(parser.add_argument_group("market"))
-    return _cli.parse(DigitOptions, parser, defaults, argv, _find_problem)
+    return _cli.parse(DigitOptions, parser, defaults, argv, _find_problem, choose_plan)
 
 
 def load_digits(options: DigitOptions, report: Callable[[str], None] | None) -> Dataset:
@@ -95,11 +117,10 @@ def _add_market(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--market",
         choices=DIGIT_MARKETS,
-        default="depth-3",
         help="how the network is cut into specs: two blocks and the output layer (depth-3), one "
         "spec (depth-1), every convolution by itself (depth-5), or the same with vendors doubling "
         "from spec to spec and half of them sampled upstream (pyramid-32, pyramid-64; plan tree) "
-        "(default: %(default)s)",
+        "(default: depth-5 with plan node, else depth-3)",
     )
     group.add_argument(
         "--norm",

@@ -62,7 +62,7 @@ class Structure:
                 f"of {self.name}, received {len(sampling)}"
             )
         if (plan or self.plan) != "tree" and any(sampling):
-            return "argument --upstream-sampling: expected --plan tree, received star"
+            return "argument --upstream-sampling: expected --plan tree, received another"
         return self._find_sampling_problem(vendors or self.vendors["tree"], sampling)
 
     def _find_sampling_problem(
@@ -122,10 +122,13 @@ def _joined(norm: str, *sizes: int) -> list[Layers]:
     return [[layer for _ in range(size) for layer in next(pieces)] for size in sizes]
 
 
+# A probe of the last convolution costs next to nothing, one of the first two as much as a forward
+# pass for every channel: those two stay as they were drawn.
+NODE_VENDORS = (1, 1, 1, 17, 1)
 DIGIT_MARKETS = ("depth-3", "depth-1", "depth-5", "pyramid-32", "pyramid-64")
 
 
-def digit_structure(name: str = "depth-3", norm: str = "instance") -> Structure:
+def digit_structure(name: str = "depth-3", norm: str = "instance", node: bool = False) -> Structure:
     """Give a way to cut the beautiful-MNIST network.
 
     Parameters
@@ -137,6 +140,8 @@ def digit_structure(name: str = "depth-3", norm: str = "instance") -> Structure:
         to that number, each vendor taking half as many upstream results as its spec has vendors.
     norm : str
         ``instance`` or ``batch``.
+    node : bool
+        Whether plan node is the default, or else the structure's own.
 
     Returns
     -------
@@ -146,13 +151,17 @@ def digit_structure(name: str = "depth-3", norm: str = "instance") -> Structure:
     sizes: dict[str, tuple[int, ...]] = {"depth-1": (5,), "depth-3": (2, 2, 1)}
     cuts = sizes.get(name, (1, 1, 1, 1, 1))
     vendors: dict[str, dict[str, tuple[int, ...]]] = {
-        "depth-1": {"star": (64,), "tree": (64,)},
-        "depth-3": {"star": (8, 40, 512), "tree": (8, 8, 8)},
-        "depth-5": {"star": (8, 8, 40, 40, 512), "tree": (2, 4, 4, 4, 4)},
-        "pyramid-32": {"star": (2, 4, 8, 16, 32), "tree": (2, 4, 8, 16, 32)},
-        "pyramid-64": {"star": (4, 8, 16, 32, 64), "tree": (4, 8, 16, 32, 64)},
+        "depth-1": {"star": (64,), "tree": (64,), "node": (2,)},
+        "depth-3": {"star": (8, 40, 512), "tree": (8, 8, 8), "node": (1, 5, 1)},
+        "depth-5": {"star": (8, 8, 40, 40, 512), "tree": (2, 4, 4, 4, 4), "node": NODE_VENDORS},
+        "pyramid-32": {"star": (2, 4, 8, 16, 32), "tree": (2, 4, 8, 16, 32), "node": NODE_VENDORS},
+        "pyramid-64": {
+            "star": (4, 8, 16, 32, 64),
+            "tree": (4, 8, 16, 32, 64),
+            "node": NODE_VENDORS,
+        },
     }
     pyramids = {"pyramid-32": (0, 2, 4, 8, 16), "pyramid-64": (0, 4, 8, 16, 32)}
     sampling = pyramids.get(name, (0,) * len(cuts))
-    plan = "tree" if name in pyramids else "star"
+    plan = "node" if node else "tree" if name in pyramids else "star"
     return Structure(name, lambda: _joined(norm, *cuts), plan, vendors[name], sampling)

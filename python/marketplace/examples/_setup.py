@@ -50,13 +50,15 @@ def set_up(
         opt = _resume(options, market)
         opt.classes = options.loss_classes
         return market, opt
-    v1 = options.algorithm == "v1"
+    lr, probe_scale = _default_rates(options, defaults, plan)
     opt = Optimizer(
         market,
-        options.lr or (defaults.jitter if v1 else defaults.lr),
+        options.lr or lr,
         options.meta_lr,
-        probe_scale=None if v1 else options.probe_scale or defaults.probe_scale,
+        probe_scale=options.probe_scale or probe_scale,
         plan=plan,
+        update=options.update,
+        momentum=0.9 if options.momentum is None else options.momentum,
         device=options.device,
         dtype=options.dtype or "float32",
         seed=seed,
@@ -66,10 +68,19 @@ def set_up(
     return market, opt
 
 
+def _default_rates(options: Options, defaults: Defaults, plan: str) -> tuple[float, float | None]:
+    """Give the learning rate and the probe scale of a plan."""
+    if options.algorithm == "v1":
+        return defaults.jitter, None
+    if plan == "node":
+        return defaults.node_lr, defaults.node_probe_scale
+    return defaults.lr, defaults.probe_scale
+
+
 def _resume(options: Options, market: list[Spec]) -> Optimizer:
     assert options.resume is not None
     opt = Optimizer.resume(options.resume, market, device=options.device, threads=options.threads)
-    for name in ("plan", "seed", "dtype"):
+    for name in ("plan", "seed", "dtype", "update", "momentum"):
         given, kept = getattr(options, name), getattr(opt, name)
         if given is not None and given != kept:
             raise ValueError(f"--{name}: expected {kept}, as in {options.resume}, received {given}")

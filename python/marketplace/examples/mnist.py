@@ -17,7 +17,16 @@ from ._digits import DigitOptions, load_digits
 from ._markets import Structure, digit_structure
 
 PROG = "python -m marketplace.examples.mnist"
-DEFAULTS = Defaults(steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01, jitter=0.01)
+DEFAULTS = Defaults(
+    steps=1000,
+    batch_size=64,
+    lr=0.1,
+    lr_decay=0.001,
+    probe_scale=0.01,
+    jitter=0.01,
+    vendors="1,1,1,17,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
+    plan="node; the market's own where vendors, a market, a norm or V1 are asked for",
+)
 
 
 def make_market(vendors: Sequence[int]) -> list[Spec]:
