@@ -149,7 +149,8 @@ py::dict state(const Optimizer& self) {
   const UpdateRule::State& rule = self.rule().state();
   out["rule.steps"] = rule.steps;
   for (std::size_t i = 0; i < rule.first.size(); ++i) {
-    out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
+    if (!rule.first[i].empty())
+      out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
     if (!rule.second[i].empty())
       out[py::str("rule.second." + std::to_string(i))] = to_array(rule.second[i]);
   }

@@ -22,7 +22,7 @@ from ._interrupt import Interrupt
 from ._replay import ReplayFile
 from ._run import measure_accuracy
 from ._stream import Samples, Stream, Task
-from .mnist import IMAGE_SHAPE
+from ._digits import IMAGE_SHAPE
 
 PERIODIC_IMAGES = 1_000
 TARGET_NEW = 90.0  # percent of the new class's test images

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..data import SOURCES
 from ..data._load import CLASS_COUNT
-from ._cli import DEFAULT_SEED, DTYPES, PLOT_FORMATS
+from ._arguments import DEFAULT_SEED, DTYPES
+from ._cli import PLOT_FORMATS
 from ._stream import AUGMENTATIONS
 from ._values import find_path_problem, number, vendor_counts, whole
 
