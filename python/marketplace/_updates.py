@@ -246,13 +246,14 @@ class UpdateParts(StepParts, abc.ABC):
         Raises
         ------
         TypeError, ValueError
-            As ``step``. Nothing has changed then.
+            As ``step``, or for another plan than tree and star. Nothing has changed then.
         RuntimeError
             After ``add_replica``: directions cannot be summed with best vendors; or between
             ``update_lr_scales`` and ``update_seeds``.
         """
         losses, rows, _ = self._scored("keep_best", loss, paths, UnitVectorMode.per_spec)
         self._refuse_line_search("keep_best")
+        self._refuse_other_plans("keep_best", "V1")
         best = self._ready().keep_best(losses, rows)
         self._start_over()
         self.global_step += 1
@@ -311,8 +312,7 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> tuple[F32, I32]:
         if self.classes is None:
             return native.probe(*minibatch, further)
-        if self.plan not in ("tree", "star"):
-            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", self.plan)
+        self._refuse_other_plans("probe", "classes")
         return class_losses(native, *minibatch, self.classes, further)
 
     def _start_over(self) -> None:
@@ -327,6 +327,11 @@ class UpdateParts(StepParts, abc.ABC):
             loss, paths = self._losses(native, minibatch, index > 0)
             total = total + loss.astype(np.float64)
         return (total / len(self._minibatches)).astype(np.float32), paths
+
+    def _refuse_other_plans(self, op: str, what: str) -> None:
+        """Refuse plans whose losses are not those of whole paths on a whole batch."""
+        if self.plan not in ("tree", "star"):
+            raise refusal(ValueError, op, f"plan 'tree' or 'star' with {what}", f"'{self.plan}'")
 
     def _refuse_line_search(self, op: str) -> None:
         if any(self._native.weights(i).kind != "seeded" for i in range(len(self.marketplace))):
