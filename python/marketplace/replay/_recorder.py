@@ -5,7 +5,7 @@ import io
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,11 +48,13 @@ class Recorder:
         from that step on is dropped.
     optimizer : Optimizer
         Whose steps to record, until ``close``.
+    warn : callable
+        Told in one line why the log ends early; by default a RuntimeWarning.
 
     Attributes
     ----------
     error : OSError or None
-        Why the log ends early: training goes on without it, after a RuntimeWarning.
+        Why the log ends early: training goes on without it.
 
     Raises
     ------
@@ -71,7 +73,13 @@ class Recorder:
     ...         optimizer.train_step(x, y)
     """
 
-    def __init__(self, path: FilePath, optimizer: Optimizer) -> None:
+    def __init__(
+        self,
+        path: FilePath,
+        optimizer: Optimizer,
+        *,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         if optimizer.recorder is not None:
             raise refusal(RuntimeError, "Recorder", "an optimizer without one", "one that has it")
         if optimizer.replica > 0:
@@ -80,6 +88,7 @@ class Recorder:
         self.error: OSError | None = None
         self._path = Path(path)
         self._optimizer = optimizer
+        self._warn = warn or _warn
         self._layout = layout_of(optimizer.marketplace)
         self._last: _Point | None = None
         if optimizer.global_step > 0 and self._path.exists():
@@ -134,20 +143,12 @@ class Recorder:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Mark the end and stop recording.
-
-        Raises
-        ------
-        OSError
-            If the log ends early.
-        """
+        """Mark the end and stop recording."""
         if self._file.closed:
             return
         self.mark()
         self._file.close()
         self._optimizer.recorder = None
-        if self.error is not None:
-            raise self.error
 
     def __enter__(self) -> "Recorder":
         """Give itself."""
@@ -159,9 +160,8 @@ class Recorder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close; an error that is under way goes first."""
-        with contextlib.suppress(*(() if error is None else (OSError,))):
-            self.close()
+        """Close."""
+        self.close()
 
     # -- beginning ---------------------------------------------------------------------------------
 
@@ -276,8 +276,7 @@ class Recorder:
         except OSError as error:
             self.error = OSError(error.errno, error.strerror, os.fspath(self._path))
             step = self._optimizer.global_step
-            text = f"Recorder: the replay log ends at step {step}: {self.error}"
-            warnings.warn(text, RuntimeWarning, stacklevel=4)
+            self._warn(f"step {step}: the replay log ends here: {self.error}")
 
 
 @dataclass(frozen=True)
@@ -289,6 +288,10 @@ class _Point:
     state: int
     end: int
     chain: int
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=8)
 
 
 def _write_all(file: io.FileIO, data: bytes) -> None:
