@@ -232,7 +232,8 @@ class Optimizer(UpdateParts):
         """
         op = "flops_per_step"
         draws = integer(marketplace_replica, op, "marketplace_replica", 1)
-        draws += 1 if self.control_variate or self.meta_learning_rate is not None else 0
+        draws *= 2 if self.control_variate else 1  # the base weights' losses beside every draw's
+        draws += 0 if self.meta_learning_rate is None else 1
         samples = integer(batch_size, op, "batch_size", 1)
         samples *= integer(forward_pass, op, "forward_pass", 1)
         shape = tuple(sample_shape)
