@@ -1,10 +1,9 @@
-"""The comparison of methods: common ground, tiny runs, the file of runs, tables and picture."""
+"""The comparison of methods: tiny runs, and what is common ground to all of them."""
 
 import json
 import pathlib
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -16,11 +15,8 @@ BACKPROP = ("sgd", "adam")
 
 @pytest.fixture(autouse=True)
 def modules(monkeypatch):
-    """Make ``benchmarks`` importable, and keep it from setting this process's threads."""
+    """Make ``benchmarks`` importable."""
     monkeypatch.syspath_prepend(str(ROOT))
-    from benchmarks import harness
-
-    monkeypatch.setattr(harness, "limit_threads", lambda threads: None)
 
 
 def quick(tmp_path, *arguments):
@@ -71,6 +67,19 @@ def test_backprop(tmp_path):
     assert {run["settings"]["lr"] for run in grid} == {3e-4, 1e-3, 3e-3, 1e-2}
     best = max(grid, key=lambda run: run["final_accuracy"])
     assert result["runs"][-1]["settings"] == best["settings"]
+
+
+def test_evolution_strategies(tmp_path):
+    pytest.importorskip("torch")
+    result, printed = quick(tmp_path, "--methods", "open-es-torch,eggroll", "--no-grid")
+    check_runs(result, ("control", "open-es-torch", "eggroll"))
+    assert "open-es-torch 4 members" in printed and "grid of" not in printed
+
+
+def test_evosax(tmp_path):
+    pytest.importorskip("evosax")
+    result, _ = quick(tmp_path, "--methods", "open-es", "--no-grid")
+    check_runs(result, ("control", "open-es"))
 
 
 def test_report_alone_runs_nothing(tmp_path):
@@ -129,6 +138,100 @@ def test_torch_computes_the_same_network_and_its_gradient():
     assert loss(trainer.weights()) - loss(weights) == pytest.approx(-squared / rate, rel=0.05)
 
 
+def mean_loss(weights, x, y):
+    from marketplace.training import straight_forward
+
+    from benchmarks.learning import network
+
+    specs = network.make_market("depth-1", "star", (1,), weights)
+    logits = np.asarray(straight_forward(specs, x)).astype(float)
+    return float(np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y]))
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("open_es", "torch"), ("eggroll", "torch"), ("evosax_open_es", "evosax")],
+)
+def test_a_population_finds_the_way_down(module, package):
+    pytest.importorskip(package)
+    import importlib
+
+    from benchmarks.learning import network
+
+    strategy = importlib.import_module(f"benchmarks.learning.{module}")
+    strategy.load(1)
+    weights = network.first_weights(4)
+    x = np.random.default_rng(3).integers(0, 256, (8, 1, 28, 28), np.uint8)
+    y = np.arange(8, dtype=np.int32)
+    settings = {"batch": 8, "population": 8, "sigma": 1e-3, "lr": 1e-5, "rank": 2}
+    trainer = strategy.make(settings, weights, 7, 1)
+    before = mean_loss(weights, x, y)
+    assert mean_loss(trainer.weights(), x, y) == before
+    # steps so small that the loss is a slope: a step up instead of down would show
+    seen = [trainer.step(x, y, 1e-5) for _ in range(3)]
+    assert seen[0] == pytest.approx(before, abs=0.05)
+    assert mean_loss(trainer.weights(), x, y) < before - 1e-3
+
+
+def test_centred_ranks():
+    torch = pytest.importorskip("torch")
+    from benchmarks.learning import open_es
+
+    found = open_es.centred_ranks(torch.tensor([3.0, -1.0, 9.0, 4.0, 0.5]))
+    assert found.tolist() == [0.0, -0.5, 0.5, 0.25, -0.25]
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_low_rank_noise_is_what_the_perturbed_matrices_would_give(rank):
+    torch = pytest.importorskip("torch")
+    from benchmarks import forest
+    from benchmarks.contender_torch import Ops
+    from benchmarks.learning import eggroll, network
+
+    weights = {key: torch.tensor(value) for key, value in network.first_weights(2).items()}
+    noise = eggroll.draw(weights, 3, rank, torch.Generator().manual_seed(1))
+    pairs, signs, sigma = torch.tensor([0, 2, 1, 0]), torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.05
+    images = torch.randint(0, 256, (5, 1, 28, 28), generator=torch.Generator().manual_seed(2))
+
+    def whole(key, pair):
+        own = noise[key]
+        if own.a is None:
+            return own.b[pair]
+        return (own.a[pair] @ own.b[pair].T / rank**0.5).view(weights[key].shape)
+
+    members = eggroll.Members(weights, noise, pairs, signs, sigma)
+    found = eggroll.logits(members, images.float())
+    for place, (pair, sign) in enumerate(zip(pairs, signs, strict=True)):
+        moved = {key: value + sign * sigma * whole(key, pair) for key, value in weights.items()}
+        ops = Ops(torch.contiguous_format)
+        expected = forest.run_layers(network.LAYERS, images.float(), moved, ops)
+        torch.testing.assert_close(found[:, place], expected, rtol=2e-4, atol=2e-4)
+    strengths = torch.tensor([0.5, -2.0, 1.0])
+    for key, gradient in eggroll.gradients(weights, noise, strengths, sigma).items():
+        expected = sum(s * whole(key, h) for h, s in enumerate(strengths)) / (6 * sigma)
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_work_of_low_rank_noise():
+    pytest.importorskip("torch")
+    from benchmarks.learning import eggroll, network
+
+    first = 2 * 5 * 32 * 25 * 24 * 24
+    low = 57 * 24**2 + 832 * 20**2 + 352 * 8**2 + 640 * 6**2 + 586
+    found = eggroll.flops_per_step({"batch": 5, "population": 6, "rank": 2})
+    assert found == 6 * (network.forward_flops(5) + 2 * 5 * 2 * low) - 5 * first
+
+
+def test_a_stand_in_steps_back_unless_it_is_named():
+    from benchmarks.learning import methods
+
+    every = [methods.BY_NAME[name] for name in ("control", "open-es", "open-es-torch")]
+    names = [m.name for m in methods.without_stand_ins(every, None)]
+    assert names == ["control", "open-es"]
+    assert len(methods.without_stand_ins(every, "open-es,open-es-torch")) == 3
+    assert len(methods.without_stand_ins(every[::2], None)) == 2
+
+
 def test_accuracy_counts_right_answers_and_none_of_a_broken_network():
     from marketplace.training import straight_forward
 
@@ -143,267 +246,3 @@ def test_accuracy_counts_right_answers_and_none_of_a_broken_network():
     assert judge.accuracy(weights) == 75.0
     weights["layers.13.bias"][3] = np.nan
     assert judge.accuracy(weights) == 0.0
-
-
-# -- runs, grids and the file of runs --------------------------------------------------------------
-
-
-class Pretender:
-    """Comes to the accuracy that its settings name, or diverges at a step."""
-
-    def __init__(self, settings, weights):
-        self.settings, self.given, self.steps = settings, weights, 0
-        self.rates = []
-
-    def step(self, x, y, rate):
-        self.rates.append(rate)
-        self.steps += 1
-        return float("nan") if self.steps - 1 == self.settings.get("diverges_at") else 1.0
-
-    def weights(self):
-        return self.given
-
-
-@pytest.fixture
-def pretend(monkeypatch):
-    """Give a function that makes a method of settings; its trainers, as they are made."""
-    from benchmarks.learning import methods
-
-    made = []
-
-    def make(settings, weights, seed, threads):
-        made.append(Pretender(settings, weights))
-        return made[-1]
-
-    module = types.SimpleNamespace(
-        load=lambda threads: None, make=make, flops_per_step=lambda settings: 10**9
-    )
-    monkeypatch.setitem(sys.modules, "benchmarks.learning.pretender", module)
-    common = {"batch": 4, "schedule": "cosine", "lr": 0.5}
-
-    def method(grid=(), **settings):
-        every = {**common, **settings}
-        return methods.Method("sgd", "pretend", "numpy", "pretender", every, 6, "red", grid)
-
-    method.made = made
-    return method
-
-
-@pytest.fixture
-def digits():
-    x = np.zeros((12, 1, 28, 28), np.uint8)
-    y = np.arange(12, dtype=np.int32) % 10
-    return types.SimpleNamespace(x_train=x, y_train=y, x_test=x, y_test=y, name="twelve digits")
-
-
-def test_a_run_follows_the_schedule_and_is_measured_at_its_end(pretend, digits):
-    from benchmarks.learning import network, train
-
-    judge = network.Judge(digits.x_test, digits.y_test)
-    done = train.run(train.Task(pretend(), 1, 6, 4, "d"), digits, judge, 1)
-    assert [point["step"] for point in done["curve"]] == [0, 4, 6]
-    assert done["curve"][-1]["tflop"] == 0.006
-    rates = pretend.made[-1].rates
-    assert rates[0] == 0.5 and rates[3] == pytest.approx(0.25) and 0 < rates[5] < 0.05
-    done = train.run(train.Task(pretend(schedule="constant"), 1, 6, 4, "d"), digits, judge, 1)
-    assert pretend.made[-1].rates == [0.5] * 6
-
-
-def test_a_diverged_run_stops_and_counts_as_lost(pretend, digits):
-    from benchmarks.learning import network, train
-
-    judge = network.Judge(digits.x_test, digits.y_test)
-    done = train.run(train.Task(pretend(diverges_at=3), 1, 6, 1, "d"), digits, judge, 1)
-    assert done["diverged_at_step"] == 3 and done["final_accuracy"] == 0.0
-    assert [point["step"] for point in done["curve"]] == [0, 1, 2, 3]
-
-
-def test_batches_depend_on_seed_and_step_alone(pretend, digits):
-    from benchmarks.learning import train
-
-    digits.y_train = np.arange(12, dtype=np.int32)
-    task = train.Task(pretend(), 1, 6, 1, "d")
-    epoch = np.concatenate([train.batch(task, digits, step)[1] for step in range(3)])
-    assert sorted(epoch) == list(range(12))
-    np.testing.assert_array_equal(train.batch(task, digits, 1)[1], epoch[4:8])
-    other = train.Task(pretend(), 2, 6, 1, "d")
-    assert np.any(train.batch(other, digits, 0)[1] != epoch[:4])
-
-
-def comparison(tmp_path, *arguments):
-    from benchmarks.learning import __main__ as program
-    from benchmarks.learning import options
-    from benchmarks.learning.store import Store
-
-    store = Store(tmp_path / "runs.json", {"commit": "c", "date": "d"})
-    parsed = options.parse(["--data", "bundled", "--eval-every", "3", *arguments])
-    return program.Comparison(parsed, store), store
-
-
-def test_a_grid_takes_the_best_and_gives_way_to_what_was_set(pretend, digits, tmp_path):
-    compared, store = comparison(tmp_path, "--seeds", "2", "--grid-tflop", "0.004")
-    # three evaluations a run, and the last one counts
-    judged = iter([0.0, 99.0, 10.0, 0.0, 20.0, 30.0, 0.0, 50.0, 20.0])
-    compared.judge.accuracy = lambda weights: next(judged, 50.0)
-    grid = tuple({"lr": lr} for lr in (0.1, 0.2, 0.3))
-    compared.data = digits
-    compared.run_all([pretend(grid)])
-    kinds = [(run["kind"], run["steps"], run["settings"]["lr"]) for run in store.runs]
-    # 4 steps are as much as a grid's run may take
-    assert kinds[:3] == [("grid", 4, 0.1), ("grid", 4, 0.2), ("grid", 4, 0.3)]
-    assert kinds[3:] == [("run", 6, 0.2)] * 2
-    assert [run["seed"] for run in store.runs[3:]] == [42, 43]
-    fixed = pretend(grid).with_settings({"lr": 0.7})
-    assert fixed.grid == () and fixed.settings["lr"] == 0.7
-
-
-def test_an_interrupted_comparison_goes_on(pretend, digits, tmp_path):
-    compared, store = comparison(tmp_path, "--seeds", "3")
-    compared.data = digits
-    compared.run_all([pretend()])
-    path = store.path
-    kept = json.loads(path.read_text())
-    kept["runs"] = kept["runs"][:1]
-    path.write_text(json.dumps(kept))
-    before = len(pretend.made)
-    again, store = comparison(tmp_path, "--seeds", "3")
-    again.data = digits
-    again.run_all([pretend()])
-    assert len(pretend.made) - before == 2
-    assert [run["seed"] for run in json.loads(path.read_text())["runs"]] == [42, 43, 44]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', '{"runs": [{"a": 1}]}'])
-def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, text):
-    from benchmarks.learning.store import Store
-
-    path = tmp_path / "learning.json"
-    path.write_text(text)
-    with pytest.raises(SystemExit, match="expected .* to hold the runs"):
-        Store(path, {})
-    assert path.read_text() == text
-
-
-# -- tables and picture ----------------------------------------------------------------------------
-
-
-def made_run(method, seed, accuracies, flops=10**12, **changed):
-    """Make a record whose step k took k TFLOP and 2 k seconds."""
-    from benchmarks.learning import methods
-
-    settings = json.loads(json.dumps(dict(methods.BY_NAME[method].settings)))
-    points = [
-        {"step": k, "tflop": k * flops / 1e12, "seconds": 2.0 * k, "loss": 1.0, "test_accuracy": a}
-        for k, a in enumerate(accuracies)
-    ]
-    return {
-        "method": method, "kind": "run", "settings": settings, "seed": seed, "steps": len(points),
-        "eval_every": 1, "data": "digits", "label": f"ours: {method}", "test_images": 10,
-        "flops_per_step": flops, "load_average_before": [1.0, 0, 0],
-        "load_average_after": [2.5, 0, 0], "final_accuracy": accuracies[-1], "curve": points,
-        **changed,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def runs():
-    return [
-        made_run("star", 1, [10, 95, 93, 96]),
-        made_run("control", 1, [10, 90, 92, 92.5]),
-        made_run("star", 2, [10, 80, 94, 95]),
-        made_run("control", 2, [10, 90, 92, 93.5]),
-    ]
-
-
-def test_costs_to_an_accuracy(runs):
-    from benchmarks.learning import report
-
-    control, star = report.groups(runs)
-    assert (control.method, star.method) == ("control", "star")
-    assert star.costs_to(94, "tflop") == [1, 2] and star.costs_to(96, "step") == [3]
-    assert control.costs_to(94, "seconds") == []
-
-
-def test_the_tables(runs):
-    from benchmarks.learning import report
-
-    lines = [" ".join(line.split()) for line in report.text(runs).splitlines()]
-    assert "star 8,40,512 1.50 ± 0.71 3.00 (1/2) - -" in lines
-    assert "star 8,40,512 3.0 ± 1.4 6.0 (1/2) - -" in lines
-    assert "star 8,40,512 2 ± 1 3 (1/2) - -" in lines
-    assert "goal of ours goal <= 8 goal <= 17 goal <= 40 -" in lines
-    assert "control 1,1,1,1,1 - - - -" in lines
-    assert "star 8,40,512 95.50 ± 0.71 +2.50 2 4 1000.00 4.00 6.0 ± 0.0 2.5" in lines
-
-
-def test_grids_are_listed_best_first(runs):
-    from benchmarks.learning import report
-
-    grid = [
-        made_run("sgd", 9, [10, accuracy], kind="grid", settings={"lr": lr, "batch": 64})
-        for lr, accuracy in ((0.1, 50.0), (0.2, 97.0))
-    ]
-    expected = (
-        "grid of sgd (2 steps, seed 9), final test accuracy: lr 0.2: 97.00 %; lr 0.1: 50.00 %"
-    )
-    assert expected in report.text([*runs, *grid]).splitlines()
-    assert report.text([]) == "no runs yet"
-
-
-def test_the_picture_averages_what_all_seeds_reached(runs, tmp_path):
-    pytest.importorskip("matplotlib")
-    from benchmarks.learning import picture, report
-
-    runs[2]["curve"].pop()  # a seed that diverged
-    star = report.groups(runs)[1]
-    drawn = picture.curves(star, "seconds")
-    np.testing.assert_allclose(drawn["x"], [2, 4])
-    np.testing.assert_allclose(drawn["mean"], [87.5, 93.5])
-    np.testing.assert_allclose(drawn["std"], [15 / np.sqrt(2), 1 / np.sqrt(2)])
-    path = tmp_path / "made" / "curves.png"
-    picture.plot(runs, path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    picture.plot([], path)
-
-
-# -- options ---------------------------------------------------------------------------------------
-
-
-def test_steps_by_method_by_work_and_settings(tmp_path):
-    from benchmarks.learning import methods, network, options
-
-    compared, _ = comparison(tmp_path, "--steps", "star=7", "--tflop", "1")
-    assert compared.task(methods.BY_NAME["star"], 1).steps == 7
-    assert compared.task(methods.BY_NAME["sgd"], 1).steps == round(
-        1e12 / network.backprop_flops(64)
-    )
-    assert set(options.parse(["--steps", "9"]).steps_of.values()) == {9}
-    changes = options.parse(["--set", "star.vendors=2,3,4", "--set", "star.lr=0.2"]).changes
-    assert changes == {"star": {"vendors": (2, 3, 4), "lr": 0.2}}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--steps", "0"], ["--steps", "stars=3"], ["--steps", "star=x"], ["--tflop", "-1"],
-        ["--tflop", "nan"], ["--seeds", "0"], ["--set", "star.lr"], ["--set", "moon.lr=1"],
-        ["--set", "star.moon=1"], ["--set", "star.lr=fast"], ["--set", "star.vendors=1,x"],
-        ["--set", "star.schedule=never"], ["--eval-every", "0"], ["--data", "half"],
-    ],
-)  # fmt: skip
-def test_bad_options_are_refused(arguments, capsys):
-    from benchmarks.learning import options
-
-    with pytest.raises(SystemExit) as refused:
-        options.parse(arguments)
-    assert refused.value.code == 2
-    assert "expected" in capsys.readouterr().err or arguments[0] == "--data"
-
-
-def test_an_unknown_method_is_refused():
-    from benchmarks.learning import methods
-
-    with pytest.raises(SystemExit, match="--methods: expected some of"):
-        methods.choose("star,moon")
-    assert [method.name for method in methods.choose("star")] == ["control", "star"]

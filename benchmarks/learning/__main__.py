@@ -25,7 +25,10 @@ class Comparison:
         from marketplace import data
 
         self.options, self.store = options, store
-        self.data = data.load("mnist", options.data)
+        try:
+            self.data = data.load("mnist", options.data)
+        except (ValueError, OSError) as error:
+            raise SystemExit(f"--data: {error}") from error
         few = slice(QUICK_TEST_IMAGES) if options.quick else slice(None)
         self.judge = Judge(self.data.x_test[few], self.data.y_test[few])
 
@@ -51,7 +54,10 @@ class Comparison:
 
     def task(self, method: Method, seed: int, kind: str = "run") -> Task:
         """Say how long a method runs and how often it is measured."""
-        flops = method.module.flops_per_step(method.settings)
+        try:
+            flops = method.module.flops_per_step(method.settings)
+        except ValueError as error:  # before anything has run
+            raise SystemExit(f"--set: {method.name}: {error}") from error
         steps = self.options.steps_of.get(method.name, method.steps)
         if self.options.tflop and method.name not in self.options.steps_of:
             steps = max(1, round(self.options.tflop * 1e12 / flops))
@@ -74,9 +80,10 @@ class Comparison:
 
 def _say(task: Task, done: Record, how: str) -> None:
     last = done["curve"][-1]
-    setting = f"lr {task.method.settings['lr']:g}"
+    settings = task.method.settings
+    setting = " ".join(f"{key} {settings[key]:g}" for key in ("lr", "sigma") if key in settings)
     print(
-        f"{task.method.name:<12} {task.kind:<5} {setting:<10} seed {task.seed:<8} "
+        f"{task.method.name:<14} {task.kind:<5} {setting:<20} seed {task.seed:<8} "
         f"{done['final_accuracy']:6.2f} % after {last['step']} steps, {last['tflop']:.2f} TFLOP, "
         f"{last['seconds']:.1f} s{how}",
         flush=True,
@@ -94,8 +101,8 @@ def finish(options: argparse.Namespace, store: Store, heading: str, notes: dict[
         picture.plot(store.runs, options.out.with_name(options.out.name + ".png"))
 
 
-def main(arguments: list[str]) -> None:
-    """Run what is missing, then report on everything that the file holds."""
+def main(arguments: list[str]) -> int:
+    """Run what is missing, then report on all that the file holds; 130 after Ctrl-C."""
     options = command_line.parse(arguments)
     asked = command_line.chosen(options)
     harness.limit_threads(options.threads)
@@ -103,11 +110,17 @@ def main(arguments: list[str]) -> None:
     path = options.out and options.out.with_name(options.out.name + ".json")
     store = Store(path, made)
     notes: dict[str, str] = {}
+    status = 0
     if not options.report:
         here, notes = contenders.load(asked, options.threads)  # type: ignore[type-var, arg-type]
-        Comparison(options, store).run_all(without_stand_ins(here, options.methods))
+        try:
+            Comparison(options, store).run_all(without_stand_ins(here, options.methods))
+        except KeyboardInterrupt:
+            status = 130
+            print("interrupted; finished runs are kept", file=sys.stderr)
     finish(options, store, harness.heading(made), notes)
+    return status
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -76,6 +76,10 @@ def _lattice(**values: Sequence[float]) -> tuple[Settings, ...]:
 
 
 _NODE = {"market": "depth-5", "plan": "node", "update": "adam", "lr": 3e-3, "probe_scale": 0.05}
+_STRATEGY = {
+    "batch": BATCH, "schedule": "cosine", "population": 64, "sigma": 0.03, "lr": 0.01,
+}  # fmt: skip
+_NOISE_GRID = _lattice(lr=(0.003, 0.01, 0.03), sigma=(0.01, 0.03))
 _WEIGHTS = {"market": "depth-3", "update": "unit", "lr": 0.1}
 
 ALL = (
@@ -95,6 +99,12 @@ ALL = (
     Method("adam", "backprop: Adam (PyTorch)", "torch", "backprop",
            {"batch": BATCH, "schedule": "cosine", "optimizer": "adam", "lr": 3e-3},
            1000, "tab:red", _lattice(lr=(3e-4, 1e-3, 3e-3, 1e-2))),
+    Method("open-es", "Open-ES (evosax), Adam", "evosax", "evosax_open_es",
+           _STRATEGY, 200, "tab:green", _NOISE_GRID),
+    Method("open-es-torch", "Open-ES (written here, PyTorch), Adam", "torch", "open_es",
+           _STRATEGY, 200, "tab:olive", _NOISE_GRID, stands_in_for="open-es"),
+    Method("eggroll", "low-rank noise after EGGROLL (written here, PyTorch), Adam", "torch",
+           "eggroll", {**_STRATEGY, "rank": 1}, 200, "tab:brown", _NOISE_GRID),
 )  # fmt: skip
 BY_NAME = {method.name: method for method in ALL}
 

@@ -21,7 +21,8 @@ CONVENTION = (
     "FLOP: a multiplication and an addition are 2; of convolutions and products alone, so without "
     "activations, norms, pools, noise and weight updates. Backprop: 3 x forward less the first "
     "layer's input gradient. Ours: Optimizer.flops_per_step, which for plan node adds 8 for every "
-    "sum that a probe disturbs. Evolution strategies: every member's forward pass."
+    "sum that a probe disturbs. Evolution strategies: every member's forward pass; with low-rank "
+    "noise, what the members share counts once."
 )
 
 

@@ -9,6 +9,7 @@ from benchmarks.learning.methods import BY_NAME, Method, choose
 
 DEFAULT_OUT = harness.RESULTS / "learning"
 SCHEDULES = ("cosine", "constant")
+QUICK = {"batch": 8, "population": 4}
 
 DESCRIPTION = """\
 Train one network with several methods from the same first weights, on the same batches.
@@ -144,12 +145,21 @@ def _like(default: Any, text: str, value: str) -> Any:
         parsed = type(default)(value)
     except ValueError as error:
         raise ValueError(f"--set: expected a value like {default}, received {text!r}") from error
-    if value not in SCHEDULES and default in SCHEDULES:
+    if default in SCHEDULES and value not in SCHEDULES:
         raise ValueError(f"--set: expected one of {', '.join(SCHEDULES)}, received {text!r}")
+    if isinstance(parsed, int | float) and not 0 < parsed < float("inf"):
+        raise ValueError(f"--set: expected a number above 0, received {text!r}")
+    if ".population=" in text and parsed % 2:
+        raise ValueError(f"--set: expected an even population, of pairs, received {text!r}")
     return parsed
 
 
 def chosen(options: argparse.Namespace) -> list[Method]:
     """Give the methods that were asked for, with their changed settings."""
     found = [m.with_settings(options.changes.get(m.name, {})) for m in choose(options.methods)]
-    return [m.with_settings({"batch": 8}) for m in found] if options.quick else found
+    if not options.quick:
+        return found
+    return [
+        m.with_settings({key: value for key, value in QUICK.items() if key in m.settings})
+        for m in found
+    ]

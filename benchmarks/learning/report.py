@@ -4,6 +4,7 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from benchmarks.learning.methods import BY_NAME, CONTROL
 from benchmarks.learning.network import CONVENTION
@@ -17,7 +18,7 @@ COST_FORMATS: dict[str, Callable[[float], str]] = {
     "step": lambda value: f"{value:.0f}",
 }
 COST_NAMES = {"tflop": "TFLOP", "seconds": "seconds of training", "step": "steps"}
-CELL, NAME = 21, 34
+CELL = 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +29,15 @@ class Group:
     settings: Record
     steps: int
     runs: list[Record]
+    title: str
 
-    @property
-    def title(self) -> str:
-        """Name it in a table: the method, and what tells it from other choices."""
-        vendors = self.settings.get("vendors")
-        if vendors is not None:
-            return f"{self.method} {','.join(map(str, vendors))}"
-        return f"{self.method} lr {self.settings['lr']:g}"
+    def choices(self) -> Record:
+        """Give all that may tell it from other runs of the method."""
+        first = self.runs[0]
+        return {
+            **self.settings, "steps": self.steps,
+            "eval_every": first["eval_every"], "data": first["data"],
+        }  # fmt: skip
 
     def finals(self) -> list[float]:
         """Give the final accuracies."""
@@ -61,10 +63,35 @@ def groups(runs: Sequence[Record], kind: str = RUN) -> list[Group]:
             continue
         fields = ("method", "settings", "steps", "eval_every", "data")
         key = json.dumps([run[field] for field in fields], sort_keys=True)
-        empty = Group(run["method"], run["settings"], run["steps"], [])
+        empty = Group(run["method"], run["settings"], run["steps"], [], _title(run))
         found.setdefault(key, empty).runs.append(run)
     places = {name: place for place, name in enumerate(BY_NAME)}
-    return sorted(found.values(), key=lambda group: places.get(group.method, len(places)))
+    ordered = sorted(found.values(), key=lambda group: places.get(group.method, len(places)))
+    return [_distinct(group, ordered) for group in ordered]
+
+
+def shown(value: Any) -> str:
+    """Give a setting as text."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _title(run: Record) -> str:
+    """Name a method's runs in a table."""
+    settings = run["settings"]
+    if "vendors" in settings:
+        return f"{run['method']} {shown(settings['vendors'])}"
+    if "population" in settings:
+        return f"{run['method']} {settings['population']} members"
+    return f"{run['method']} lr {settings['lr']:g}"
+
+
+def _distinct(group: Group, others: Sequence[Group]) -> Group:
+    """Add to a title what tells its group from others with the same one."""
+    alike = [other.choices() for other in others if other.title == group.title]
+    own = group.choices()
+    differing = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+    more = "".join(f", {key} {shown(own[key])}" for key in differing)
+    return dataclasses.replace(group, title=group.title + more)
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -88,16 +115,21 @@ def _goal(threshold: int) -> str:
     return f"goal <= {GOALS[threshold]:g}" if threshold in GOALS else "-"
 
 
+def _name_width(found: Sequence[Group]) -> int:
+    return 2 + max(36, *(len(group.title) for group in found))
+
+
 def cost_table(found: Sequence[Group], cost: str) -> list[str]:
     """Give what each method took to each accuracy."""
+    width = _name_width(found)
     heads = "".join(f"{f'{threshold} %':>{CELL}}" for threshold in THRESHOLDS)
-    lines = [f"{COST_NAMES[cost]} to test accuracy".ljust(NAME) + heads]
+    lines = [f"{COST_NAMES[cost]} to test accuracy".ljust(width) + heads]
     if cost == "tflop":
         goals = "".join(f"{_goal(threshold):>{CELL}}" for threshold in THRESHOLDS)
-        lines.append("goal of ours".ljust(NAME) + goals)
+        lines.append("goal of ours".ljust(width) + goals)
     for group in found:
         cells = "".join(f"{_cell(group, level, cost):>{CELL}}" for level in THRESHOLDS)
-        lines.append(group.title.ljust(NAME) + cells)
+        lines.append(group.title.ljust(width) + cells)
     return lines
 
 
@@ -105,8 +137,9 @@ def final_table(found: Sequence[Group]) -> list[str]:
     """Give where each method ended, and how far above the control."""
     control = [value for group in found if group.method == CONTROL for value in group.finals()]
     base = statistics.fmean(control) if control else None
+    width = _name_width(found)
     lines = [
-        "at the end".ljust(NAME) + f"{'test accuracy, %':>{CELL}}{'above control':>15}{'seeds':>7}"
+        "at the end".ljust(width) + f"{'test accuracy, %':>{CELL}}{'above control':>15}{'seeds':>7}"
         f"{'steps':>8}{'GFLOP/step':>12}{'TFLOP':>9}{'seconds':>18}{'load':>7}"
     ]
     for group in found:
@@ -115,7 +148,7 @@ def final_table(found: Sequence[Group]) -> list[str]:
         seconds = spread([r["curve"][-1]["seconds"] for r in group.runs], COST_FORMATS["seconds"])
         load = max(max(r["load_average_before"][0], r["load_average_after"][0]) for r in group.runs)
         lines.append(
-            group.title.ljust(NAME) + f"{spread(finals, '{:.2f}'.format):>{CELL}}{above:>15}"
+            group.title.ljust(width) + f"{spread(finals, '{:.2f}'.format):>{CELL}}{above:>15}"
             f"{len(finals):>7}{group.steps:>8}{first['flops_per_step'] / 1e9:>12.2f}"
             f"{group.steps * first['flops_per_step'] / 1e12:>9.2f}{seconds:>18}{load:>7.1f}"
         )
@@ -130,14 +163,14 @@ def grid_lines(runs: Sequence[Record]) -> list[str]:
         mine = [group for group in found if group.method == name]
         varied = [k for k in mine[0].settings if len({str(g.settings[k]) for g in mine}) > 1]
         mine.sort(key=lambda group: -statistics.fmean(group.finals()))
-        shown = "; ".join(
-            " ".join(f"{key} {group.settings[key]:g}" for key in varied)
+        outcomes = "; ".join(
+            ", ".join(f"{key} {group.settings[key]:g}" for key in varied)
             + f": {statistics.fmean(group.finals()):.2f} %"
             for group in mine
         )
         seeds = sorted({run["seed"] for group in mine for run in group.runs})
         about = f"{mine[0].steps} steps, seed {','.join(map(str, seeds))}"
-        lines.append(f"grid of {name} ({about}), final test accuracy: {shown}")
+        lines.append(f"grid of {name} ({about}), final test accuracy: {outcomes}")
     return lines
 
 
@@ -145,11 +178,8 @@ def about_settings(found: Sequence[Group]) -> list[str]:
     """Spell out every row's settings."""
     lines = []
     for group in found:
-        shown = ", ".join(
-            f"{key} {','.join(map(str, value)) if isinstance(value, list) else value}"
-            for key, value in group.settings.items()
-        )
-        lines.append(f"{group.title}: {group.runs[0]['label']}; {shown}")
+        every = ", ".join(f"{key} {shown(value)}" for key, value in group.settings.items())
+        lines.append(f"{group.title}: {group.runs[0]['label']}; {every}")
     return lines
 
 
