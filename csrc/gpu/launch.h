@@ -31,6 +31,7 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
   const void* symbol = reinterpret_cast<const void*>(kernel);
   if (grid.x < 0 || grid.x > INT32_MAX)
     fail(kernel_name(symbol, stream.get()), "at most 2147483647 blocks", std::to_string(grid.x));
+  const DeviceGuard guard(stream.device());  // a stream takes kernels on its own device alone
   const auto bytes = static_cast<std::size_t>(shared_bytes);
   cudaError_t error = allow_dynamic_shared(symbol, bytes);
   if (error == cudaSuccess) {

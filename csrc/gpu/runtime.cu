@@ -135,6 +135,7 @@ Graph Graph::end(const Stream& stream) {
 }
 
 void Graph::launch(const Stream& stream) const {
+  const DeviceGuard guard(stream.device());
   check(cudaGraphLaunch(handle_.get(), stream.get()), "cudaGraphLaunch");
 }
 
@@ -236,6 +237,7 @@ Handle<void*, cudaFreeHost> make_pinned(std::int64_t bytes) {
 void copy(void* to, const void* from, std::int64_t bytes, cudaMemcpyKind kind,
           const Stream& stream) {
   if (bytes == 0) return;
+  const DeviceGuard guard(stream.device());
   check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), kind, stream.get()),
         "cudaMemcpyAsync");
 }
@@ -266,6 +268,7 @@ void copy_peer(void* to, int to_device, const void* from, int from_device, std::
 
 void fill_bytes(void* to, int value, std::int64_t bytes, const Stream& stream) {
   if (bytes == 0) return;
+  const DeviceGuard guard(stream.device());
   check(cudaMemsetAsync(to, value, static_cast<std::size_t>(bytes), stream.get()),
         "cudaMemsetAsync");
 }
