@@ -30,7 +30,8 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
   if (grid.x == 0) return;
   const void* symbol = reinterpret_cast<const void*>(kernel);
   if (grid.x < 0 || grid.x > INT32_MAX)
-    fail(kernel_name(symbol, stream.get()), "at most 2147483647 blocks", std::to_string(grid.x));
+    fail(readable_kernel_name(symbol, stream.get()), "at most 2147483647 blocks",
+         std::to_string(grid.x));
   const DeviceGuard guard(stream.device());  // a stream takes kernels on its own device alone
   const auto bytes = static_cast<std::size_t>(shared_bytes);
   cudaError_t error = allow_dynamic_shared(symbol, bytes);
@@ -39,10 +40,7 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
     error = launch_kernel(kernel, dim3(static_cast<unsigned>(grid.x)), dim3(block.x), bytes,
                           stream.get(), values);
   }
-  if (error != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());  // so that the next call does not report it again
-    check(error, kernel_name(symbol, stream.get()));
-  }
+  check_launch(error, symbol, stream.get());
 }
 
 }  // namespace marketplace::gpu

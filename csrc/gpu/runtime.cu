@@ -1,5 +1,7 @@
+#include <cxxabi.h>
+
 #include <algorithm>
-#include <atomic>
+#include <cstdlib>
 #include <mutex>
 
 #include "core/error.h"
@@ -7,12 +9,26 @@
 
 namespace marketplace::gpu {
 
-void check(cudaError_t error, const char* what) {
+void check(cudaError_t error, std::string_view what) {
   if (error == cudaSuccess) return;
   const ErrorKind kind =
       error == cudaErrorMemoryAllocation ? ErrorKind::memory : ErrorKind::runtime;
-  fail(kind, what, "success",
+  fail(kind, std::string(what), "success",
        std::string(cudaGetErrorName(error)) + " (" + cudaGetErrorString(error) + ")");
+}
+
+std::string readable_kernel_name(const void* kernel, cudaStream_t stream) {
+  const std::string symbol = kernel_name(kernel, stream);
+  int status = 0;
+  const std::unique_ptr<char, decltype(&std::free)> name(
+      abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status), &std::free);
+  return status == 0 ? name.get() : symbol;
+}
+
+void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream) {
+  if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // so that the next call does not report it again
+  check(error, readable_kernel_name(kernel, stream));
 }
 
 DeviceGuard::DeviceGuard(int device) : device_(device) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -13,7 +14,11 @@
 namespace marketplace::gpu {
 
 // Throws what the runtime reported for the call or kernel `what`.
-void check(cudaError_t error, const char* what);
+void check(cudaError_t error, std::string_view what);
+// The same for a kernel that could not be started; `error` is then no longer the last error.
+void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream);
+// A kernel's name as in its source.
+std::string readable_kernel_name(const void* kernel, cudaStream_t stream);
 
 // Makes `device` the current one of this thread until the end of the scope.
 class DeviceGuard {
