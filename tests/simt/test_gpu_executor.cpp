@@ -1,77 +1,12 @@
 // The GPU backend on the emulated device against the CPU backend: every way to run a market.
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
-
-#include "../cpp/markets.h"
-#include "control.h"
-#include "gpu/gpu_backend.h"
-#include "market/plan.h"
-#include "market/seeds.h"
+#include "gpu_markets.h"
 
 using namespace marketplace;
 using namespace marketplace::tests;
 
 namespace {
-
-using Models = std::vector<std::shared_ptr<Model>>;
-
-std::shared_ptr<Market> on_cpu(const Models& models, DType dtype) {
-  return std::make_shared<Market>(
-      make_backend("cpu", dtype == DType::float32 ? "float32" : "bfloat16", 1), models);
-}
-
-std::shared_ptr<Market> on_gpu(const Models& models, DType dtype, std::vector<int> devices = {0},
-                               std::int64_t max_memory_bytes = 0) {
-  return std::make_shared<Market>(gpu::make_gpu_backend(devices, dtype, max_memory_bytes), models);
-}
-
-std::vector<VendorWeights> seeded(const std::vector<std::int64_t>& counts) {
-  std::vector<VendorWeights> weights;
-  for (std::size_t i = 0; i < counts.size(); ++i)
-    weights.push_back({VendorWeights::Kind::seeded,
-                       counts[i],
-                       derive_seeds(9, 0, static_cast<int>(i), counts[i], true),
-                       0.1f,
-                       {},
-                       {}});
-  return weights;
-}
-
-Models dense_models() {
-  return {linear_model(7, 33, true, 1), linear_model(33, 5, true, 2), linear_model(5, 3, false, 3)};
-}
-
-struct Images {
-  std::vector<float> x = std::vector<float>(9 * 60);
-  std::vector<std::int32_t> y;
-  Images() {
-    fill(x, 5);
-    for (int b = 0; b < 9; ++b) y.push_back(b % 3);
-  }
-  Batch batch() const { return {x.data(), DType::float32, 9, {2, 6, 5}}; }
-  Labels labels() const { return {y.data(), std::nullopt}; }
-};
-
-Models image_models(bool batch_norm) {
-  return {image_model(batch_norm, 5), linear_model(90, 3, false, 6)};
-}
-
-double tolerance(DType dtype) {
-  return dtype == DType::float32 ? 1e-5 : 2e-2;
-}
-
-void close(const std::vector<float>& actual, const std::vector<float>& expected, DType dtype) {
-  REQUIRE(actual.size() == expected.size());
-  float scale = 1e-6f, worst = 0;
-  for (float value : expected) scale = std::max(scale, std::fabs(value));
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    CHECK(std::isfinite(actual[i]));
-    worst = std::max(worst, std::fabs(actual[i] - expected[i]));
-  }
-  CHECK(worst / scale < tolerance(dtype));
-}
 
 template <class Data>
 void compare(const Models& models, const std::vector<std::int64_t>& counts, const Data& data,
@@ -125,4 +60,80 @@ TEST_CASE("image markets give what the CPU gives") {
   for (const DType dtype : {DType::float32, DType::bfloat16})
     for (const bool batch_norm : {false, true})
       compare(image_models(batch_norm), {3, 4}, Images(), dtype);
+}
+
+TEST_CASE("a repeated probe is one graph, with new seeds, samples and weights each time") {
+  const Models models = dense_models();
+  const auto market = on_gpu(models, DType::bfloat16);
+  const Plan plan = tree_plan({2, 3, 4}, {});
+  SmallBatch data;
+  for (int step = 0; step < 4; ++step) {
+    auto weights = seeded({2, 3, 4});
+    for (VendorWeights& w : weights) {
+      w.amplitude = 0.1f + 0.01f * static_cast<float>(step);
+      for (std::size_t v = 1; v < w.seeds.size(); ++v) w.seeds[v] += step;
+    }
+    fill(data.x, 40 + step);
+    models[1]->values()[step] += 0.5f;
+    const auto before = simt::counts();
+    const auto repeated = losses_of(*market, plan, weights, data.batch(), data.labels());
+    const auto after = simt::counts();
+    CHECK(after.graph_launches - before.graph_launches == (step > 0 ? 1 : 0));
+    const auto fresh = on_gpu(models, DType::bfloat16);
+    CHECK(repeated == losses_of(*fresh, plan, weights, data.batch(), data.labels()));
+  }
+}
+
+TEST_CASE("wide outputs and activations on the way out") {
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    SmallBatch data;
+    // more classes than the fused loss takes; a relu behind the last layer
+    const Models models{linear_model(7, 33, true, 1), linear_model(33, 150, true, 2)};
+    for (std::size_t b = 0; b < data.y.size(); ++b) data.y[b] = static_cast<std::int32_t>(b * 11);
+    const auto weights = seeded({2, 3});
+    const Plan plan = tree_plan({2, 3}, {});
+    close(losses_of(*on_gpu(models, dtype), plan, weights, data.batch(), data.labels()),
+          losses_of(*on_cpu(models, dtype), plan, weights, data.batch(), data.labels()), dtype);
+  }
+}
+
+TEST_CASE("ignored labels count for nothing") {
+  const Models models = dense_models();
+  const SmallBatch data;
+  const Labels labels{data.y.data(), 1};
+  const auto weights = seeded({2, 3, 4});
+  const Plan plan = star_plan({2, 3, 4});
+  close(losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(), labels),
+        losses_of(*on_cpu(models, DType::float32), plan, weights, data.batch(), labels),
+        DType::float32);
+}
+
+TEST_CASE("deltas, directions and norms have the CPU's bits") {
+  const Models models{linear_model(7, 33, true, 1), image_model(true, 5)};
+  const auto cpu = make_backend("cpu", "float32", 2);
+  const auto gpu = gpu::make_gpu_backend({0}, DType::float32, 0);
+  for (const auto& model : models) {
+    const VendorWeights weights = seeded({5})[0];
+    const auto count = static_cast<std::size_t>(model->parameter_count());
+    std::vector<float> expected(count), actual(count);
+    for (std::int64_t v = 0; v < 5; ++v) {
+      cpu->delta(*model, weights, v, expected.data());
+      gpu->delta(*model, weights, v, actual.data());
+      CHECK(actual == expected);
+    }
+    const std::vector<double> coefficients{0.3, -1.7, 0.0, 0.011, 5.0};
+    cpu->combine(*model, weights, coefficients, expected.data());
+    gpu->combine(*model, weights, coefficients, actual.data());
+    CHECK(actual == expected);
+    VendorWeights scaled{VendorWeights::Kind::scaled, 5, {}, 0, {0, 0.5f, -1, 2, 0.1f}, {}};
+    scaled.values = std::make_shared<const std::vector<float>>(expected);
+    cpu->combine(*model, scaled, coefficients, expected.data());
+    gpu->combine(*model, scaled, coefficients, actual.data());
+    CHECK(actual == expected);
+    CHECK(gpu->squared_norm(actual.data(), model->parameter_count()) ==
+          cpu->squared_norm(actual.data(), model->parameter_count()));
+    cpu->add_scaled(expected.data(), scaled.values->data(), 0.3f, model->parameter_count());
+    gpu->add_scaled(actual.data(), scaled.values->data(), 0.3f, model->parameter_count());
+    CHECK(actual == expected);
+  }
 }
