@@ -1,4 +1,4 @@
-"""Who may include whom: data flows bindings -> market -> backend.h -> cpu | gpu, never backwards."""
+"""Who may include whom: data flows bindings -> market -> backend.h -> cpu or gpu, never back."""
 
 import pathlib
 import re

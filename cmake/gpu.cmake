@@ -4,6 +4,7 @@ set(MARKETPLACE_CUDA AUTO CACHE STRING "Build the CUDA plugin: AUTO (nvcc and a 
 set(MARKETPLACE_HIP AUTO CACHE STRING "Build the HIP plugin: AUTO (hipcc and a driver are here), ON, OFF")
 set(MARKETPLACE_CUDA_ARCHITECTURES 80 90 CACHE STRING "Compute capabilities; PTX of the last one too")
 set(MARKETPLACE_HIP_ARCHITECTURES gfx90a gfx942 gfx1030 gfx1100 gfx1201 CACHE STRING "AMD chips")
+set(MARKETPLACE_CUDA_FLAGS "" CACHE STRING "More flags for nvcc")
 set(MARKETPLACE_HIP_FLAGS "" CACHE STRING "More flags for the HIP compiler")
 find_program(MARKETPLACE_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATH_SUFFIXES bin
              PATHS /usr/local/cuda)
@@ -38,10 +39,9 @@ endfunction()
 
 # How each vendor's compiler is called: <vendor>_compile, <vendor>_link.
 function(marketplace_gpu_commands)
-  set(warnings -Wall -Wextra)
   # "contract": two roundings stay two, as on the CPU (cmake/defaults.cmake)
   set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -fmad=false -I "${PROJECT_SOURCE_DIR}/csrc"
-      -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra)
+      -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
   set(hip "${CMAKE_COMMAND}" -E env HIP_PLATFORM=amd "${MARKETPLACE_HIPCC}"
       ${MARKETPLACE_HIP_FLAGS})
   set(hip_compile ${hip} -x hip -D__HIP_PLATFORM_AMD__ -std=c++20 -O3 -ffp-contract=off
@@ -70,8 +70,9 @@ function(marketplace_gpu_plugin vendor)
   marketplace_gpu_commands()
   set(objects)
   foreach(source IN LISTS MARKETPLACE_GPU_SOURCES)
-    string(REPLACE "/" "_" name "${source}")
-    set(object "${CMAKE_CURRENT_BINARY_DIR}/${vendor}/${name}.o")
+    set(object "${CMAKE_CURRENT_BINARY_DIR}/${vendor}/${source}.o")
+    get_filename_component(folder "${object}" DIRECTORY)
+    file(MAKE_DIRECTORY "${folder}")
     set(path "${PROJECT_SOURCE_DIR}/csrc/gpu/${source}")
     add_custom_command(
       OUTPUT "${object}"

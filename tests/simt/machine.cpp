@@ -42,7 +42,7 @@ cudaError_t report(cudaError_t error) {
 }
 
 // With a sanitizer by its symbolizer: kernels are mostly local symbols, which dladdr does not know.
-std::string kernel_name(const void* kernel) {
+std::string kernel_name([[maybe_unused]] const void* kernel) {
 #if defined(__SANITIZE_ADDRESS__)
   char name[512] = "";
   // the address after the first byte: a program counter is taken for a return address
