@@ -42,7 +42,7 @@ cudaError_t report(cudaError_t error) {
 }
 
 // With a sanitizer by its symbolizer: kernels are mostly local symbols, which dladdr does not know.
-std::string kernel_name(const void* kernel) {
+std::string kernel_name([[maybe_unused]] const void* kernel) {
 #if defined(__SANITIZE_ADDRESS__)
   char name[512] = "";
   // the address after the first byte: a program counter is taken for a return address
@@ -56,6 +56,33 @@ std::string kernel_name(const void* kernel) {
 
 bool fails_now(int& countdown) {
   return countdown > 0 && --countdown == 0;
+}
+
+Machine machine_of_environment() {
+  const auto number = [](const char* name, std::int64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text == nullptr ? otherwise : static_cast<std::int64_t>(std::stoll(text));
+  };
+  Machine machine;
+  machine.seed = static_cast<std::uint64_t>(number("MARKETPLACE_SIMT_SEED", 0));
+  machine.devices = static_cast<int>(number("MARKETPLACE_SIMT_DEVICES", machine.devices));
+  machine.peer_access = number("MARKETPLACE_SIMT_PEERS", 1) != 0;
+  machine.memory_bytes = number("MARKETPLACE_SIMT_MEMORY", machine.memory_bytes);
+  return machine;
+}
+
+void State::start(const Machine& next) {
+  if (next.devices < 1 || next.devices > kMaxDevices)
+    throw std::invalid_argument("simt: 1 to 4 devices");
+  lost = {};
+  machine = next;
+  random = Random(next.seed);
+  counts = {};
+  allocation_to_fail = launch_to_fail = copy_to_fail = 0;
+  peers = {};
+  default_streams = {};
+  for (int i = 0; i < kMaxDevices; ++i) default_streams[i].device = i;
+  shared_limits.clear();
 }
 
 Work State::add(const std::vector<Work>& after, std::function<void()> run, Access access) {
@@ -174,22 +201,12 @@ Allocation* State::find(const void* data, std::size_t bytes) {
 void reset(const Machine& machine) {
   State& now = state();
   const std::lock_guard lock(now.mutex);
-  if (machine.devices < 1 || machine.devices > kMaxDevices)
-    throw std::invalid_argument("simt::reset: 1 to 4 devices");
   now.run_all();
   const Counts left = counts();
   if (left.live_handles != 0 || left.live_blocks != 0)
     throw std::logic_error("simt::reset: " + std::to_string(left.live_handles) + " handles and " +
                            std::to_string(left.live_blocks) + " blocks of memory are still alive");
-  std::string().swap(now.lost);
-  now.machine = machine;
-  now.random = Random(machine.seed);
-  now.counts = {};
-  now.allocation_to_fail = now.launch_to_fail = now.copy_to_fail = 0;
-  now.peers = {};
-  now.default_streams = {};
-  for (int i = 0; i < kMaxDevices; ++i) now.default_streams[i].device = i;
-  now.shared_limits.clear();
+  now.start(machine);
   device_of_thread = 0;
   last_error = cudaSuccess;
 }

@@ -82,8 +82,13 @@ struct Allocation {
   bool visible = false;  // not poisoned
 };
 
+// MARKETPLACE_SIMT_SEED, _DEVICES, _PEERS, _MEMORY: for programs that cannot call reset().
+Machine machine_of_environment();
+
 class State {
  public:
+  State() { start(machine_of_environment()); }
+  void start(const Machine& next);
   // Adds work behind `stream` and `others`.
   Work add(Stream& stream, std::function<void()> run, Access access,
            const std::vector<Work>& others = {});
