@@ -56,6 +56,13 @@ struct Labels {
   std::optional<std::int32_t> ignore_index;
 };
 
+// What to tell of every sample that takes a path of its own; what is null is left out.
+struct SampleResults {
+  float* out = nullptr;            // (B, *output_shape)
+  float* losses = nullptr;         // (B,), cross-entropy; 0 where the label is ignored
+  const Labels* labels = nullptr;  // with losses
+};
+
 // Per spec, the batch statistics that the first path's vendors (the leader's) met.
 using LeaderStatistics = std::vector<std::vector<BatchStatistics>>;
 
@@ -72,9 +79,25 @@ class Executor {
                        const Batch& batch, float* out, LeaderStatistics* leader) = 0;
   // out (B, *output_shape): base weights, running statistics.
   virtual void infer(const Batch& batch, float* out) = 0;
-  // out (B, *output_shape): sample b runs vendor paths[b, i] of spec i; running statistics.
+  // Sample b runs vendor paths[b, i] of spec i; running statistics.
   virtual void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                             const std::int32_t* paths, float* out) = 0;
+                             const std::int32_t* paths, const SampleResults& results) = 0;
+};
+
+// Node perturbation of a market with vendor counts V: every channel of every convolution or linear
+// layer of a spec is disturbed V - 1 times on every sample, and the losses say which way was up.
+struct NodeProbe {
+  std::vector<std::vector<std::uint64_t>> seeds;  // per spec (V,); vendor 0 is the leader
+  float scale = 0;  // of the noise, relative to the layer's root mean square on the sample
+};
+
+class NodeProber {
+ public:
+  virtual ~NodeProber() = default;
+  // The leader's mean loss; gradients: per spec (n,), of the mean loss, zero for what V = 1 leaves
+  // alone, save the last layer, whose gradient is known in closed form.
+  virtual double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels,
+                       std::vector<std::vector<float>>& gradients) = 0;
 };
 
 class Backend : public std::enable_shared_from_this<Backend> {
@@ -86,6 +109,13 @@ class Backend : public std::enable_shared_from_this<Backend> {
 
   virtual std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                             const Shape& input_shape) = 0;
+  // Null where the device has no node perturbation. counts: vendors per spec.
+  virtual std::unique_ptr<NodeProber> compile_nodes(
+      const std::vector<std::shared_ptr<Model>>& models, const std::vector<std::int64_t>& counts,
+      const Shape& input_shape) {
+    static_cast<void>(models), static_cast<void>(counts), static_cast<void>(input_shape);
+    return nullptr;
+  }
   // out (n,): what vendor v adds to W (for explicit weights: instead of W).
   virtual void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
                      float* out) = 0;

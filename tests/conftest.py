@@ -5,6 +5,8 @@ import pathlib
 import hypothesis
 import numpy as np
 import pytest
+from marketplace import data
+from marketplace.data import _cache
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -33,3 +35,17 @@ def golden_random():
 def golden():
     """A small market's results, as the reference computed them."""
     return _load("market.npz")
+
+
+@pytest.fixture
+def small_data(monkeypatch, tmp_path_factory):
+    """Let a run learn 40 real digits and be tested on 20: the whole subset takes too long."""
+    directory = tmp_path_factory.mktemp("cache")
+    full = data.load("mnist", "bundled")
+    for folder in ("mnist", "fashion-mnist"):
+        (directory / folder).mkdir()
+        arrays = (full.x_train[:40, 0], full.y_train[:40], full.x_test[:20, 0], full.y_test[:20])
+        for name, array in zip(_cache.IDX_NAMES, arrays, strict=True):
+            data.write_idx(directory / folder / name, array.astype(np.uint8))
+    monkeypatch.setenv("MARKETPLACE_DATA", str(directory))
+    return directory

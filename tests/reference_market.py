@@ -12,6 +12,7 @@ import numpy as np
 import reference
 
 MASK32 = 0xFFFFFFFF
+REPLICA_STREAM = 0x94D049BB133111EB
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -75,10 +76,16 @@ def counter_end(shapes):
     return sum(counter_advance(shape) for shape in shapes.values())
 
 
-def derive_seeds(master, generation, spec, count):
-    """Seeds of a spec's vendors: ``threefry(threefry(master, generation), (spec, vendor))``."""
+def derive_seeds(master, generation, spec, count, replica=0):
+    """Seeds of a spec's vendors: ``threefry(threefry(master, generation), (spec, vendor))``.
+
+    Replicas after the first put ``threefry(key ^ constant, replica)`` in between.
+    """
     low, high = threefry2x32(master, generation & MASK32, generation >> 32)
     key = high << 32 | low
+    if replica:
+        low, high = threefry2x32(key ^ REPLICA_STREAM, replica & MASK32, replica >> 32)
+        key = high << 32 | low
     pairs = [threefry2x32(key, spec, vendor) for vendor in range(count)]
     seeds = [high << 32 | low for low, high in pairs]
     return [0] + [seed if seed else 1 for seed in seeds[1:]]
@@ -113,6 +120,27 @@ def star_paths(vendor_counts):
             path[spec] = v
             paths.append(path)
     return np.array(paths, dtype=np.int32)
+
+
+def scatter_paths(master, generation, samples, vendor_counts):
+    """A path per sample: each spec's vendors dealt out in turn, then shuffled (Fisher-Yates).
+
+    Draw (spec, sample) is ``threefry(threefry(master ^ stream, generation), (spec, sample))``.
+    """
+
+    def number(key, c0, c1):
+        low, high = threefry2x32(key, c0, c1)
+        return high << 32 | low
+
+    key = number(master ^ 0xD1B54A32D192ED03, generation & MASK32, generation >> 32)
+    columns = []
+    for spec, count in enumerate(vendor_counts):
+        deal = [sample % count for sample in range(samples)]
+        for i in range(samples):
+            j = i + (number(key, spec, i) * (samples - i) >> 64)
+            deal[i], deal[j] = deal[j], deal[i]
+        columns.append(deal)
+    return np.array(columns, dtype=np.int32).T
 
 
 # -- forward ---------------------------------------------------------------------------------------
@@ -202,11 +230,25 @@ def unit_vectors(sums, mode):
     ]
 
 
+def direction_sums(loss, paths, deltas, mode, plan):
+    """``g_i`` of either plan."""
+    if plan == "star":
+        return star_sums(loss, paths, deltas, mode)
+    return tree_sums(loss, paths, deltas)
+
+
 def directions(loss, paths, deltas, mode="per_spec", plan="tree"):
     """Direction vectors of every spec, by key."""
-    if plan == "star":
-        return unit_vectors(star_sums(loss, paths, deltas, mode), mode)
-    return unit_vectors(tree_sums(loss, paths, deltas), mode)
+    return unit_vectors(direction_sums(loss, paths, deltas, mode, plan), mode)
+
+
+def replica_directions(losses, paths, deltas, mode="per_spec", plan="tree"):
+    """Directions of several draws: every draw's ``g_i`` from its own z, summed, then divided."""
+    each = [
+        direction_sums(loss, paths, d, mode, plan) for loss, d in zip(losses, deltas, strict=True)
+    ]
+    total = [{key: sum(g[i][key] for g in each) for key in each[0][i]} for i in range(len(each[0]))]
+    return unit_vectors(total, mode)
 
 
 def step(weights, direction, learning_rates):

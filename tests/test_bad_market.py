@@ -28,7 +28,7 @@ def test_device_that_this_machine_lacks(device):
 
 
 def test_unknown_plan():
-    with refusal(ValueError, "plan", "'tree' or 'star'", "'forest'"):
+    with refusal(ValueError, "plan", "'tree', 'star' or 'scatter'", "'forest'"):
         make(plan="forest")
 
 

@@ -68,6 +68,14 @@ def test_step_cost(tmp_path):
     assert 0 < result["step_share"] < 1 and 0 < result["share"] < 1
 
 
+def test_bench_scatter(tmp_path):
+    rows = run("bench_scatter", tmp_path, "--threads", "1")["rows"]
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    for row in rows:
+        assert row["times_inference"]["inference"] == 1
+        assert set(row["ms"]) == set(row["times_inference"]) and min(row["ms"].values()) > 0
+
+
 # -- the common ground -----------------------------------------------------------------------------
 
 

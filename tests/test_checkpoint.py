@@ -304,6 +304,8 @@ RUNS = {
     "tree": {},
     "sampled": {"sampling": [0, 2, 3]},
     "star": {"plan": "star"},
+    "scatter": {"plan": "scatter"},
+    "control-variate": {"plan": "scatter", "control_variate": True},
     "meta": {"meta_learning_rate": 0.5},
     "meta-star": {"plan": "star", "meta_learning_rate": 0.5},
     "bfloat16": {"dtype": "bfloat16"},
@@ -338,6 +340,7 @@ def test_resuming_gives_the_same_bits(tmp_path, name):
     after = mp.Optimizer.resume(tmp_path / "at5", second.specs, threads=2)
     assert after.global_step == 5
     assert (after.plan, after.dtype, after.seed) == (before.plan, before.dtype, before.seed)
+    assert after.control_variate == before.control_variate == (name == "control-variate")
     same_states(states(second), states(first))
     train(after, 5, 9)
 

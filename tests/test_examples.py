@@ -10,11 +10,9 @@ import sys
 import termios
 import warnings
 
-import numpy as np
 import pytest
-from marketplace import data
 from marketplace.data import _cache
-from marketplace.examples import _cli, _interrupt, _report, mnist
+from marketplace.examples import _digits, _interrupt, _report, mnist
 from marketplace.optimizers import Optimizer
 
 TINY = ["--vendors", "2,3,4", "--batch-size", "4", "--threads", "1", "--device", "cpu"]
@@ -33,18 +31,7 @@ JSON_KEYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_data(monkeypatch, tmp_path_factory):
-    """Let every run learn 40 real digits and be tested on 20: the whole subset takes too long."""
-    directory = tmp_path_factory.mktemp("cache")
-    full = data.load("mnist", "bundled")
-    for folder in ("mnist", "fashion-mnist"):
-        (directory / folder).mkdir()
-        arrays = (full.x_train[:40, 0], full.y_train[:40], full.x_test[:20, 0], full.y_test[:20])
-        for name, array in zip(_cache.IDX_NAMES, arrays, strict=True):
-            data.write_idx(directory / folder / name, array.astype(np.uint8))
-    monkeypatch.setenv("MARKETPLACE_DATA", str(directory))
-    return directory
+pytestmark = pytest.mark.usefixtures("small_data")
 
 
 def run(*arguments):
@@ -274,7 +261,7 @@ def test_ctrl_c_before_the_training(monkeypatch, capsys):
     def interrupted(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mnist, "load", interrupted)
+    monkeypatch.setattr(_digits, "load", interrupted)
     assert run("--steps", 1) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
@@ -295,10 +282,10 @@ BAD_OPTIONS = [
     (["--steps", "-1"], "--steps: expected a whole number of at least 0, received '-1'"),
     (["--steps", "many"], "--steps: expected a whole number"),
     (["--batch-size", "0"], "--batch-size: expected a whole number of at least 1"),
-    (["--vendors", "8,x,2"], "--vendors: expected three whole numbers"),
-    (["--vendors", "8,8"], "--vendors: expected three whole numbers"),
-    (["--vendors", "8,0,8"], "--vendors: expected three whole numbers"),
-    (["--vendors", "1,1,1"], "--vendors: expected three whole numbers"),
+    (["--vendors", "8,x,2"], "--vendors: expected whole numbers of at least 1"),
+    (["--vendors", "8,8"], "--vendors: expected 3 whole numbers, one per spec of depth-3"),
+    (["--vendors", "8,0,8"], "--vendors: expected whole numbers of at least 1"),
+    (["--vendors", "1,1,1"], "--vendors: expected whole numbers of at least 1"),
     (["--plan", "bush"], "--plan: invalid choice: 'bush'"),
     (["--lr", "0"], "--lr: expected a number above 0, received '0'"),
     (["--lr", "nan"], "--lr: expected a number above 0"),
@@ -370,11 +357,6 @@ def test_unwritable_json_still_shows_the_summary(monkeypatch, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out.startswith("test accuracy ")
     assert captured.err.splitlines()[-1].endswith("No space left on device")
-
-
-def test_one_number_means_every_spec():
-    assert _cli._vendors("6") == (6, 6, 6)
-    assert _cli._vendors("1,1,2") == (1, 1, 2)
 
 
 def test_runs_as_a_module():

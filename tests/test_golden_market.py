@@ -146,6 +146,20 @@ def test_direction_from_a_path_per_sample(optimizer, golden):
     close_directions(actual, golden, "cl_direction", True)
 
 
+def test_a_scatter_steps_along_that_direction(market, golden):
+    optimizer = make_optimizer(market, golden, plan="scatter")
+    before = [parameters(spec.model) for spec in market.specs]
+    optimizer.step(golden["cl_loss"], golden["cl_paths"])
+    rate = float(golden["lr"])
+    for i in SPECS:
+        direction = part(golden, f"cl_direction{i}")
+        expected = {key: np.float64(w) + rate * direction[key] for key, w in before[i].items()}
+        actual = parameters(market.specs[i].model)
+        for key, value in expected.items():
+            close(actual[key], value)
+            assert np.abs(actual[key] - before[i][key]).max() > 1e-3 * rate
+
+
 @pytest.fixture
 def searching(market, golden):
     """An optimizer with its line search's vendors in place, and the direction they follow."""

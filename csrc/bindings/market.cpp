@@ -150,7 +150,7 @@ Array<float> market_forward_paths(Market& self, const Weights& weights, const py
   float* data = out.mutable_data();
   const std::int32_t* indices = paths.data();
   const py::gil_scoped_release release;
-  self.forward_paths(weights, batch, indices, data);
+  self.forward_paths(weights, batch, indices, {data, nullptr, nullptr});
   return out;
 }
 
@@ -160,6 +160,30 @@ Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& w
   for (std::int64_t v = 0; v < weights.count; ++v)
     self.backend().delta(model, weights, v, out.mutable_data() + v * model.parameter_count());
   return out;
+}
+
+py::tuple node_gradients(Market& self, const std::vector<std::int64_t>& counts,
+                         const std::vector<Array<std::uint64_t>>& seeds, float scale,
+                         const py::array& x, const Array<std::int32_t>& labels,
+                         std::optional<std::int32_t> ignore_index) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  NodeProbe probe;
+  probe.scale = scale;
+  for (const auto& spec : seeds) probe.seeds.push_back(to_vector(spec));
+  for (std::size_t i = 0; i < probe.seeds.size() && i < counts.size(); ++i)
+    if (static_cast<std::int64_t>(probe.seeds[i].size()) != counts[i])
+      fail("plan 'node'", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
+           std::to_string(probe.seeds[i].size()));
+  std::vector<std::vector<float>> gradients;
+  double loss = 0;
+  {
+    const py::gil_scoped_release release;
+    loss = self.node_gradients(counts, probe, batch, borrowed, gradients);
+  }
+  py::list out;
+  for (const auto& values : gradients) out.append(to_array(values));
+  return py::make_tuple(loss, out);
 }
 
 void bind_engine(py::module_& module) {
@@ -209,6 +233,9 @@ void bind_market(py::module_& module) {
       .def("forward", &market_forward, py::arg("plan"), py::arg("weights"), py::arg("x"))
       .def("losses", &market_losses, py::arg("plan"), py::arg("weights"), py::arg("x"),
            py::arg("labels"), py::arg("ignore_index"))
+      .def("node_gradients", &node_gradients, py::arg("counts"), py::arg("seeds"), py::arg("scale"),
+           py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
+      .def("node_flops", &Market::node_flops, py::arg("counts"), py::arg("input_shape"))
       .def("infer", &market_infer, py::arg("x"))
       .def("forward_paths", &market_forward_paths, py::arg("weights"), py::arg("x"),
            py::arg("paths"))

@@ -169,13 +169,13 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "sample_upstream",
       [](std::uint64_t master, std::uint64_t generation, int spec, std::int64_t vendor_count,
-         std::int64_t upstream_count, std::int64_t sample) {
-        return to_array(
-            sample_upstream(master, generation, spec, vendor_count, upstream_count, sample),
-            {static_cast<py::ssize_t>(vendor_count), static_cast<py::ssize_t>(sample)});
+         std::int64_t upstream_count, std::int64_t sample, std::uint64_t replica) {
+        return to_array(sample_upstream(master, generation, spec, vendor_count, upstream_count,
+                                        sample, replica),
+                        {static_cast<py::ssize_t>(vendor_count), static_cast<py::ssize_t>(sample)});
       },
       py::arg("master"), py::arg("generation"), py::arg("spec"), py::arg("vendor_count"),
-      py::arg("upstream_count"), py::arg("sample"));
+      py::arg("upstream_count"), py::arg("sample"), py::arg("replica") = 0);
   module.def("topk", &topk_rows, py::arg("values"), py::arg("k"), py::arg("largest"));
   module.def("cross_entropy", &cross_entropy, py::arg("logits"), py::arg("labels"),
              py::arg("ignore_index"));

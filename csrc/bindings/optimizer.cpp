@@ -18,17 +18,23 @@ std::vector<std::vector<std::uint64_t>> seed_vectors(const std::vector<Array<std
   return seeds;
 }
 
-std::shared_ptr<Optimizer> make_optimizer(std::shared_ptr<Market> market,
-                                          const std::vector<std::int64_t>& vendor_counts,
-                                          const std::vector<std::int64_t>& upstream_sampling,
-                                          const std::string& plan, float learning_rate,
-                                          std::optional<float> probe_scale,
-                                          std::optional<float> meta_learning_rate,
-                                          std::uint64_t seed, const OptionalSeeds& seeds) {
+std::shared_ptr<Optimizer> make_optimizer(
+    std::shared_ptr<Market> market, const std::vector<std::int64_t>& vendor_counts,
+    const std::vector<std::int64_t>& upstream_sampling, const std::string& plan,
+    float learning_rate, std::optional<float> probe_scale, std::optional<float> meta_learning_rate,
+    std::uint64_t seed, const OptionalSeeds& seeds, bool control_variate, const std::string& update,
+    float momentum) {
   std::optional<std::vector<std::vector<std::uint64_t>>> given;
   if (seeds) given = seed_vectors(*seeds);
-  const OptimizerOptions options{plan_kind(plan), learning_rate, probe_scale, meta_learning_rate,
-                                 seed};
+  OptimizerOptions options;
+  options.plan = plan_kind(plan);
+  options.learning_rate = learning_rate;
+  options.probe_scale = probe_scale;
+  options.meta_learning_rate = meta_learning_rate;
+  options.seed = seed;
+  options.control_variate = control_variate;
+  options.rule.kind = rule_kind(update);
+  options.rule.momentum = momentum;
   return std::make_shared<Optimizer>(std::move(market), vendor_counts, upstream_sampling, options,
                                      given);
 }
@@ -40,25 +46,27 @@ Array<std::int32_t> path_array(Optimizer& self) {
 }
 
 py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
-                std::optional<std::int32_t> ignore_index) {
+                std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  std::vector<float> losses;
+  Probe found;
   {
     const py::gil_scoped_release release;
-    losses = self.probe(batch, borrowed);
+    found = self.probe(batch, borrowed, further);
   }
-  return py::make_tuple(to_array(losses), path_array(self));
+  const auto depth = static_cast<py::ssize_t>(self.specs().size());
+  const auto count = static_cast<py::ssize_t>(found.losses.size());
+  return py::make_tuple(to_array(found.losses), to_array(found.paths, {count, depth}));
 }
 
-py::tuple forward(Optimizer& self, const py::array& x) {
+py::tuple forward(Optimizer& self, const py::array& x, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   Array<float> out = output_array({self.plan().path_count(), batch.size},
                                   self.market().output_shape(batch.sample_shape));
   float* data = out.mutable_data();
   {
     const py::gil_scoped_release release;
-    self.forward(batch, data);
+    self.forward(batch, data, further);
   }
   return py::make_tuple(out, path_array(self));
 }
@@ -102,6 +110,23 @@ bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& 
   return self.step(losses, rows, unit);
 }
 
+bool add_replica(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+                 const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  const py::gil_scoped_release release;
+  return self.add_replica(losses, rows, unit);
+}
+
+std::int64_t keep_best(Optimizer& self, const Array<float>& loss,
+                       const Array<std::int32_t>& paths) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const py::gil_scoped_release release;
+  return self.keep_best(losses, rows);
+}
+
 py::list coefficients(const Optimizer& self, const Array<float>& loss,
                       const Array<std::int32_t>& paths, const std::string& mode) {
   const Coefficients result =
@@ -121,7 +146,30 @@ py::dict state(const Optimizer& self) {
     out[py::str("seeds." + std::to_string(i))] = to_array(state.seeds[i]);
   out["amplitudes"] = to_array(state.amplitudes);
   out["learning_rates"] = to_array(state.learning_rates);
+  const UpdateRule::State& rule = self.rule().state();
+  out["rule.steps"] = rule.steps;
+  for (std::size_t i = 0; i < rule.first.size(); ++i) {
+    out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
+    if (!rule.second[i].empty())
+      out[py::str("rule.second." + std::to_string(i))] = to_array(rule.second[i]);
+  }
   return out;
+}
+
+// The moments of the update rule, (n,) per spec; absent before the first update.
+Directions load_moments(const Optimizer& self, const py::dict& values, const std::string& name) {
+  Directions moments;
+  for (std::size_t i = 0; i < self.specs().size(); ++i) {
+    const py::str key(name + "." + std::to_string(i));
+    moments.emplace_back();
+    if (!values.contains(key)) continue;
+    moments.back() = to_vector(values[key].cast<Array<float>>());
+    const std::int64_t wanted = self.market_pointer()->models()[i]->parameter_count();
+    if (static_cast<std::int64_t>(moments.back().size()) != wanted)
+      fail("resume", std::to_string(wanted) + " moments for spec " + std::to_string(i),
+           std::to_string(moments.back().size()));
+  }
+  return moments;
 }
 
 void load_state(Optimizer& self, const py::dict& values) {
@@ -133,7 +181,12 @@ void load_state(Optimizer& self, const py::dict& values) {
         to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
   state.amplitudes = to_vector(values["amplitudes"].cast<Array<float>>());
   state.learning_rates = to_vector(values["learning_rates"].cast<Array<float>>());
+  UpdateRule::State rule;
+  if (values.contains("rule.steps")) rule.steps = values["rule.steps"].cast<std::uint64_t>();
+  rule.first = load_moments(self, values, "rule.first");
+  rule.second = load_moments(self, values, "rule.second");
   self.restore(state);
+  self.rule().restore(std::move(rule));
   self.options.seed = seed;
 }
 
@@ -150,7 +203,18 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
           [](const Optimizer& self) { return self.options.meta_learning_rate; },
           [](Optimizer& self, std::optional<float> v) { self.options.meta_learning_rate = v; })
       .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
+      .def_property_readonly("control_variate",
+                             [](const Optimizer& self) { return self.options.control_variate; })
+      .def_property_readonly(
+          "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); })
+      .def(
+          "node_flops",
+          [](const Optimizer& self, const Shape& input_shape) {
+            return self.market_pointer()->node_flops(self.vendor_counts(), input_shape);
+          },
+          py::arg("input_shape"))
       .def_property_readonly("generation", &Optimizer::generation)
+      .def_property_readonly("replica", &Optimizer::replica)
       .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
       .def(
           "seeds",
@@ -180,9 +244,21 @@ void bind_optimizer(py::module_& module) {
   optimizer
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
-           py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"))
-      .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
-      .def("forward", &forward, py::arg("x"))
+           py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"),
+           py::arg("control_variate"), py::arg("update"), py::arg("momentum"))
+      .def(
+          "sample_paths",
+          [](const Optimizer& self, std::int64_t batch) {
+            return to_array(self.sample_paths(batch),
+                            {batch, static_cast<py::ssize_t>(self.specs().size())});
+          },
+          py::arg("batch"))
+      .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
+           py::arg("further") = false)
+      .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("drop_replicas", &Optimizer::drop_replicas)
+      .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
+      .def("forward", &forward, py::arg("x"), py::arg("further") = false)
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def(

@@ -6,6 +6,7 @@
 #include "core/threefry.h"
 #include "cpu/executor.h"
 #include "cpu/measure.h"
+#include "cpu/node/prober.h"
 
 namespace marketplace::cpu {
 namespace {
@@ -28,6 +29,12 @@ class CpuBackend : public Backend {
   std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                     const Shape& input_shape) override {
     return std::make_unique<CpuExecutor>(models, input_shape, dtype_, kernels_, pool_);
+  }
+
+  std::unique_ptr<NodeProber> compile_nodes(const std::vector<std::shared_ptr<Model>>& models,
+                                            const std::vector<std::int64_t>& counts,
+                                            const Shape& input_shape) override {
+    return std::make_unique<CpuNodeProber>(*this, models, counts, input_shape, kernels_, pool_);
   }
 
   void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,

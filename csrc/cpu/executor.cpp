@@ -1,7 +1,6 @@
 #include "cpu/executor.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "cpu/walker.h"
@@ -56,14 +55,18 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
   }
 }
 
-std::int64_t CpuExecutor::tile_samples(std::int64_t batch) const {
-  std::int64_t sample_bytes = 1;
-  for (const Program& program : programs_)
-    sample_bytes =
-        std::max(sample_bytes, (program.scratch_size + program.input_size + program.output_size) *
-                                   element_bytes_);
+std::int64_t CpuExecutor::level_tile(std::size_t level, std::int64_t batch) const {
+  const Program& program = programs_[level];
+  const std::int64_t sample_bytes =
+      (program.scratch_size + program.input_size + program.output_size) * element_bytes_;
   const std::int64_t budget = on_demand_ ? kOnDemandTileBytes : kTileBytes;
-  return std::clamp<std::int64_t>(budget / sample_bytes, 1, batch);
+  return std::clamp<std::int64_t>(budget / std::max<std::int64_t>(sample_bytes, 1), 1, batch);
+}
+
+std::int64_t CpuExecutor::tile_samples(std::int64_t batch) const {
+  std::int64_t tile = batch;
+  for (std::size_t i = 0; i < programs_.size(); ++i) tile = std::min(tile, level_tile(i, batch));
+  return tile;
 }
 
 std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
@@ -240,56 +243,6 @@ void CpuExecutor::infer(const Batch& batch, float* out) {
       std::copy_n(values + s * stride, each, out + (first + s) * each);
   };
   run_job(job);
-}
-
-void CpuExecutor::run_paths_level(std::size_t level, const std::vector<VendorWeights>& weights,
-                                  const std::int32_t* paths, std::int64_t batch,
-                                  const std::byte* in, std::byte* out) {
-  const auto depth = static_cast<std::int64_t>(programs_.size());
-  const std::int64_t tile = tile_samples(batch);
-  std::vector<std::vector<std::int64_t>> samples(weights[level].count);
-  for (std::int64_t b = 0; b < batch; ++b)
-    samples[paths[b * depth + static_cast<std::int64_t>(level)]].push_back(b);
-  std::vector<std::pair<std::int64_t, std::int64_t>> tasks;  // vendor, first of its samples
-  for (std::int64_t v = 0; v < weights[level].count; ++v)
-    for (std::size_t first = 0; first < samples[v].size(); first += tile)
-      tasks.emplace_back(v, static_cast<std::int64_t>(first));
-  const Program& program = programs_[level];
-  const std::int64_t in_bytes = program.input_size * element_bytes_;
-  const std::int64_t out_bytes = output_bytes(level);
-  pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
-    const auto [vendor, first] = tasks[index];
-    Workspace& workspace = *workspaces_[thread];
-    const std::int64_t* chosen = samples[vendor].data() + first;
-    RunArgs args;
-    args.samples =
-        std::min<std::int64_t>(tile, static_cast<std::int64_t>(samples[vendor].size()) - first);
-    std::byte* gathered = workspace.input.reserve(tile * in_bytes);
-    for (std::int64_t i = 0; i < args.samples; ++i)
-      std::memcpy(gathered + i * in_bytes, in + chosen[i] * in_bytes, in_bytes);
-    args.in = gathered;
-    args.out = workspace.activations[level].get();
-    args.inference = true;
-    run_vendor(workspace, level, weights, vendor, args);
-    for (std::int64_t i = 0; i < args.samples; ++i)
-      std::memcpy(out + chosen[i] * out_bytes, args.out + i * out_bytes, out_bytes);
-  });
-}
-
-void CpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                                const std::int32_t* paths, float* out) {
-  prepare_panels(weights, false);
-  prepare_workspaces(tile_samples(batch.size));
-  std::int64_t largest = programs_[0].input_size;
-  for (const Program& program : programs_) largest = std::max(largest, program.output_size);
-  Buffer buffers[2];
-  for (Buffer& buffer : buffers) buffer.reserve(batch.size * largest * 4);
-  load_samples(batch, 0, batch.size, buffers[0].get());
-  for (std::size_t i = 0; i < programs_.size(); ++i)
-    run_paths_level(i, weights, paths, batch.size, buffers[i % 2].get(),
-                    buffers[(i + 1) % 2].get());
-  const std::int64_t bytes = batch.size * output_bytes(programs_.size() - 1);
-  std::memcpy(out, buffers[programs_.size() % 2].get(), bytes);
 }
 
 }  // namespace marketplace::cpu

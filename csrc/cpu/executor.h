@@ -13,7 +13,8 @@
 
 namespace marketplace::cpu {
 
-class Walker;  // one thread's walk through a subtree
+class Walker;   // one thread's walk through a subtree
+class PathRun;  // one call with a path for every sample
 
 class CpuExecutor : public Executor {
  public:
@@ -26,10 +27,11 @@ class CpuExecutor : public Executor {
                float* out, LeaderStatistics* leader) override;
   void infer(const Batch& batch, float* out) override;
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                     const std::int32_t* paths, float* out) override;
+                     const std::int32_t* paths, const SampleResults& results) override;
 
  private:
   friend class Walker;
+  friend class PathRun;
 
   // What one thread works in.
   struct Workspace {
@@ -39,6 +41,8 @@ class CpuExecutor : public Executor {
     std::vector<std::int64_t> panel_vendor;  // whose weights they hold, -1 for nobody's
   };
 
+  // Samples that run at once: of one level alone, and of all levels on top of one another.
+  std::int64_t level_tile(std::size_t level, std::int64_t batch) const;
   std::int64_t tile_samples(std::int64_t batch) const;
   std::int64_t output_bytes(std::size_t level) const;  // of one sample
   // `wide`: the last spec's vendors side by side, see WideHead.
@@ -49,9 +53,6 @@ class CpuExecutor : public Executor {
   // Cuts a job with plan, weights, batch and inference set into tiles and tasks.
   void plan_job(Job& job);
   void run_job(const Job& job);
-  void run_paths_level(std::size_t level, const std::vector<VendorWeights>& weights,
-                       const std::int32_t* paths, std::int64_t batch, const std::byte* in,
-                       std::byte* out);
   // Samples [first, first + count) of all inputs laid end to end, converted to the compute type.
   void load_samples(const Batch& batch, std::int64_t first, std::int64_t count,
                     std::byte* out) const;
@@ -74,6 +75,7 @@ class CpuExecutor : public Executor {
   bool on_demand_ = false;      // panels of all vendors would not fit the budget
   std::vector<Buffer> panels_;  // per level, (V, packed_bytes)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread
+  Buffer path_results_[2];  // (B, output) of one level and of the next, when samples part ways
 };
 
 }  // namespace marketplace::cpu

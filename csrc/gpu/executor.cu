@@ -1,5 +1,10 @@
 #include "gpu/executor.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
 #include "core/error.h"
 #include "gpu/checksum.h"
 
@@ -103,21 +108,74 @@ void GpuExecutor::infer(const Batch& batch, float* out) {
   run_forward({&plan, &weights, &batch, nullptr, true, {}}, out, nullptr);
 }
 
-// Every sample is an input of its own, with a row of its own at every level.
-void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                                const std::int32_t* paths, float* out) {
-  const std::size_t depth = lowered_->programs.size();
+namespace {
+
+// Samples by their paths, so that those of one vendor are neighbours.
+std::vector<std::int64_t> path_order(const std::int32_t* paths, std::int64_t samples,
+                                     std::int64_t depth) {
+  std::vector<std::int64_t> order(samples);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return std::lexicographical_compare(paths + a * depth, paths + (a + 1) * depth,
+                                        paths + b * depth, paths + (b + 1) * depth);
+  });
+  return order;
+}
+
+// One row per sample of each spec: its own input, then its own vendors.
+Plan sample_plan(const std::int32_t* paths, const std::vector<std::int64_t>& order,
+                 std::size_t depth) {
   Plan plan;
-  plan.input_count = batch.size;
+  plan.input_count = static_cast<std::int64_t>(order.size());
   plan.levels.resize(depth);
-  for (std::int64_t b = 0; b < batch.size; ++b)
+  for (std::size_t r = 0; r < order.size(); ++r)
     for (std::size_t i = 0; i < depth; ++i) {
-      plan.levels[i].vendor.push_back(paths[b * static_cast<std::int64_t>(depth) + i]);
-      plan.levels[i].parent.push_back(static_cast<std::int32_t>(b));
+      plan.levels[i].vendor.push_back(paths[order[r] * static_cast<std::int64_t>(depth) + i]);
+      plan.levels[i].parent.push_back(static_cast<std::int32_t>(r));
     }
-  Batch samples = batch;
-  samples.size = 1;
-  run_forward({&plan, &weights, &samples, nullptr, true, {}}, out, nullptr);
+  return plan;
+}
+
+// The samples in another order.
+std::vector<std::byte> reordered(const Batch& batch, const std::vector<std::int64_t>& order) {
+  const auto bytes = static_cast<std::size_t>(element_count(batch.sample_shape) *
+                                              size_bytes(batch.dtype));
+  std::vector<std::byte> samples(order.size() * bytes);
+  for (std::size_t r = 0; r < order.size(); ++r)
+    if (bytes > 0)
+      std::memcpy(samples.data() + r * bytes,
+                  static_cast<const std::byte*>(batch.data) + order[r] * bytes, bytes);
+  return samples;
+}
+
+float cross_entropy(const float* x, std::int64_t classes, std::int32_t label) {
+  const float largest = *std::max_element(x, x + classes);
+  float sum = 0;
+  for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(x[c] - largest);
+  return std::log(sum) + (largest - x[label]);
+}
+
+}  // namespace
+
+void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                                const std::int32_t* paths, const SampleResults& results) {
+  const std::size_t depth = lowered_->programs.size();
+  const std::int64_t each = lowered_->programs.back().output_size;
+  const auto order = path_order(paths, batch.size, static_cast<std::int64_t>(depth));
+  const Plan plan = sample_plan(paths, order, depth);
+  const std::vector<std::byte> samples = reordered(batch, order);
+  const Batch rows{samples.data(), batch.dtype, 1, batch.sample_shape};
+  std::vector<float> values(batch.size * each);
+  run_forward({&plan, &weights, &rows, nullptr, true, {}}, values.data(), nullptr);
+  for (std::int64_t r = 0; r < batch.size; ++r) {
+    const float* mine = values.data() + r * each;
+    const std::int64_t b = order[r];
+    if (results.out) std::copy_n(mine, each, results.out + b * each);
+    if (results.losses == nullptr) continue;
+    const std::int32_t label = results.labels->data[b];
+    const bool ignored = results.labels->ignore_index == label;
+    results.losses[b] = ignored ? 0.0f : cross_entropy(mine, each, label);
+  }
 }
 
 }  // namespace marketplace::gpu

@@ -21,7 +21,7 @@ class GpuExecutor : public Executor {
                float* out, LeaderStatistics* leader) override;
   void infer(const Batch& batch, float* out) override;
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                     const std::int32_t* paths, float* out) override;
+                     const std::int32_t* paths, const SampleResults& results) override;
 
  private:
   // Parts of a plan, kept for the next call with the same one.

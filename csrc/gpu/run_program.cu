@@ -59,10 +59,6 @@ class Runner {
     return {pointer(slot), mapped ? args_.table + args_.chunk->parent_at : nullptr};
   }
 
-  const Product* products(std::int64_t at) const {
-    return reinterpret_cast<const Product*>(args_.table + at);
-  }
-
   void contract(const Step& step) const {
     const Contraction& c = step.contraction;
     ContractArgs args;
@@ -94,17 +90,16 @@ class Runner {
     launch_products(step, args);
   }
 
-  // What vendors share meets all of them at once, unless channel groups keep them apart; what is a
-  // row's own meets that row's vendor.
-  void launch_products(const Step& step, ContractArgs args) const {
+  // What vendors share meets all of them at once, unless channel groups keep them apart.
+  const std::vector<ProductClass>& classes(const Step& step) const {
     const Chunk& chunk = *args_.chunk;
-    if (!shared(step.a) || args.groups > 1) {
-      args.products = products(shared(step.a) ? chunk.apart_at : chunk.alone_at);
-      args.product_count = chunk.rows;
-      return contract_gpu(dtype_, device_, args, stream_);
-    }
-    for (const ProductClass& shape : chunk.products) {
-      args.products = products(shape.at);
+    if (!shared(step.a)) return chunk.own;
+    return step.contraction.groups > 1 ? chunk.apart : chunk.products;
+  }
+
+  void launch_products(const Step& step, ContractArgs args) const {
+    for (const ProductClass& shape : classes(step)) {
+      args.products = reinterpret_cast<const Product*>(args_.table + shape.at);
       args.product_count = shape.count;
       args.parents = shape.parents;
       args.vendors = shape.vendors;

@@ -1,13 +1,14 @@
 #include "gpu/schedule.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <utility>
 
 namespace marketplace::gpu {
 namespace {
 
-constexpr std::size_t kMostClasses = 8;  // launches for one product of a chunk
+constexpr std::size_t kMostClasses = 8;  // launches for one product of a chunk, more or less
 
 // Rows of a level by upstream row: rows[begin[p] .. begin[p + 1]), ordered by vendor.
 struct Children {
@@ -92,13 +93,9 @@ class Scheduler {
     for (const Row& row : rows) schedule_.table.push_back(row.vendor);
     chunk.parent_at = table_end();
     for (const Row& row : rows) schedule_.table.push_back(row.parent);
-    chunk.alone_at = table_end();
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      add_product({static_cast<std::int32_t>(r), rows[r].vendor, static_cast<std::int32_t>(r)});
-    chunk.apart_at = table_end();
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      add_product({rows[r].parent, rows[r].vendor, static_cast<std::int32_t>(r)});
-    add_classes(chunk, merge(runs(rows)));
+    chunk.products = add_classes(merge(runs(rows)));
+    chunk.apart = add_classes(singles(rows));
+    chunk.own = add_classes(same_vendors(rows));
     chunk.path_at = table_end();
     for (const Row& row : rows) schedule_.table.push_back(row.row);
     for (const Row& row : rows) {
@@ -143,19 +140,71 @@ class Scheduler {
     return merged;
   }
 
-  void add_classes(Chunk& chunk, const std::vector<Block>& blocks) {
-    std::map<std::pair<std::int64_t, std::int64_t>, std::vector<Product>> shapes;
+  static std::vector<Block> singles(const std::vector<Row>& rows) {
+    std::vector<Block> blocks;
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      blocks.push_back({1, 1, {rows[r].parent, rows[r].vendor, static_cast<std::int32_t>(r)}});
+    return blocks;
+  }
+
+  // Neighbouring rows of one vendor, each row being its own upstream result.
+  static std::vector<Block> same_vendors(const std::vector<Row>& rows) {
+    std::vector<Block> blocks;
+    for (std::size_t r = 0; r < rows.size(); ++r)
+      blocks.push_back(
+          {1, 1, {static_cast<std::int32_t>(r), rows[r].vendor, static_cast<std::int32_t>(r)}});
+    return merge(blocks);
+  }
+
+  // Blocks of few shapes: where there are too many, their lengths become powers of two.
+  static std::vector<Block> cut_to_powers(const std::vector<Block>& blocks) {
+    std::vector<Block> pieces;
+    for (Block block : blocks)
+      while (block.parents > 0) {
+        Block piece = block;
+        piece.parents = std::int64_t{1} << (std::bit_width(static_cast<std::uint64_t>(
+                                                block.parents)) - 1);
+        block.parents -= piece.parents;
+        block.product.first_parent += static_cast<std::int32_t>(piece.parents);
+        block.product.row += static_cast<std::int32_t>(piece.parents * piece.vendors);
+        pieces.push_back(piece);
+      }
+    return pieces;
+  }
+
+  // One vendor after another, where their numbers differ too much.
+  static std::vector<Block> cut_to_vendors(const std::vector<Block>& blocks) {
+    std::vector<Block> pieces;
+    for (const Block& block : blocks)
+      for (std::int64_t p = 0; p < block.parents; ++p)
+        for (std::int64_t v = 0; v < block.vendors; ++v)
+          pieces.push_back({1, 1,
+                            {static_cast<std::int32_t>(block.product.first_parent + p),
+                             static_cast<std::int32_t>(block.product.first_vendor + v),
+                             static_cast<std::int32_t>(block.product.row + p * block.vendors + v)}});
+    return pieces;
+  }
+
+  using Shapes = std::map<std::pair<std::int64_t, std::int64_t>, std::vector<Product>>;
+
+  static Shapes by_shape(const std::vector<Block>& blocks) {
+    Shapes shapes;
     for (const Block& block : blocks)
       shapes[{block.parents, block.vendors}].push_back(block.product);
-    if (shapes.size() > kMostClasses) {  // an irregular chunk: every row for itself
-      chunk.products.push_back({1, 1, chunk.rows, chunk.apart_at});
-      return;
-    }
+    return shapes;
+  }
+
+  std::vector<ProductClass> add_classes(const std::vector<Block>& blocks) {
+    Shapes shapes = by_shape(blocks);
+    if (shapes.size() > kMostClasses) shapes = by_shape(cut_to_powers(blocks));
+    if (shapes.size() > 2 * kMostClasses) shapes = by_shape(cut_to_vendors(blocks));
+    std::vector<ProductClass> classes;
     for (const auto& [shape, products] : shapes) {
-      chunk.products.push_back({shape.first, shape.second,
-                                static_cast<std::int64_t>(products.size()), table_end()});
+      classes.push_back({shape.first, shape.second, static_cast<std::int64_t>(products.size()),
+                         table_end()});
       for (const Product& product : products) add_product(product);
     }
+    return classes;
   }
 
   void add_product(const Product& product) {

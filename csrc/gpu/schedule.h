@@ -26,10 +26,10 @@ struct Chunk {
   int level = 0;
   std::int64_t rows = 0, parents = 0;
   std::int64_t vendor_at = 0, parent_at = 0;  // (rows,) tables in Schedule::table
-  std::int64_t alone_at = 0;  // one product per row, each row being its own upstream result
-  std::int64_t apart_at = 0;  // one product per row, on the row's upstream result
-  std::int64_t path_at = 0;   // (rows,) table of plan_rows
-  std::vector<ProductClass> products;         // by upstream result
+  std::int64_t path_at = 0;                   // (rows,) table of plan_rows
+  std::vector<ProductClass> products;         // on upstream results
+  std::vector<ProductClass> apart;            // the same, every row for itself
+  std::vector<ProductClass> own;              // on results that rows have of their own
   std::vector<std::int32_t> plan_rows;        // (rows,) of the plan's level; paths at the last one
   std::int64_t leader = -1;                   // the leader's row, where this chunk has it
 };

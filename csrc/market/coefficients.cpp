@@ -13,26 +13,6 @@ std::string path_text(const std::int32_t* path, std::size_t depth) {
   return text + ")";
 }
 
-void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
-                  const std::vector<std::int64_t>& vendor_counts) {
-  const std::size_t depth = vendor_counts.size();
-  if (losses.empty() || paths.size() != losses.size() * depth)
-    fail("step", "losses (P,) and paths (P, " + std::to_string(depth) + ")",
-         std::to_string(losses.size()) + " losses and " + std::to_string(paths.size()) +
-             " path entries");
-  for (std::size_t p = 0; p < losses.size(); ++p) {
-    const std::int32_t* path = paths.data() + p * depth;
-    if (!std::isfinite(losses[p]))
-      fail("step", "finite losses",
-           std::to_string(losses[p]) + " at path " + path_text(path, depth));
-    for (std::size_t i = 0; i < depth; ++i)
-      if (path[i] < 0 || path[i] >= vendor_counts[i])
-        fail("step",
-             "vendors of spec " + std::to_string(i) + " below " + std::to_string(vendor_counts[i]),
-             "path " + path_text(path, depth));
-  }
-}
-
 // z over the chosen rows; all zero, and false, when their losses do not differ.
 bool z_scores(const std::vector<float>& losses, const std::vector<std::size_t>& rows,
               std::vector<double>& z) {
@@ -62,10 +42,42 @@ std::vector<std::size_t> star_rows(const std::vector<std::int32_t>& paths, std::
 
 }  // namespace
 
+void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                  const std::vector<std::int64_t>& vendor_counts) {
+  const std::size_t depth = vendor_counts.size();
+  if (losses.empty() || paths.size() != losses.size() * depth)
+    fail("step", "losses (P,) and paths (P, " + std::to_string(depth) + ")",
+         std::to_string(losses.size()) + " losses and " + std::to_string(paths.size()) +
+             " path entries");
+  for (std::size_t p = 0; p < losses.size(); ++p) {
+    const std::int32_t* path = paths.data() + p * depth;
+    if (!std::isfinite(losses[p]))
+      fail("step", "finite losses",
+           std::to_string(losses[p]) + " at path " + path_text(path, depth));
+    for (std::size_t i = 0; i < depth; ++i)
+      if (path[i] < 0 || path[i] >= vendor_counts[i])
+        fail("step",
+             "vendors of spec " + std::to_string(i) + " below " + std::to_string(vendor_counts[i]),
+             "path " + path_text(path, depth));
+  }
+}
+
 PlanKind plan_kind(const std::string& name) {
   if (name == "tree") return PlanKind::tree;
   if (name == "star") return PlanKind::star;
-  fail("plan", "'tree' or 'star'", "'" + name + "'");
+  if (name == "scatter") return PlanKind::scatter;
+  if (name == "node") return PlanKind::node;
+  fail("plan", "'tree', 'star', 'scatter' or 'node'", "'" + name + "'");
+}
+
+std::string plan_name(PlanKind plan) {
+  switch (plan) {
+    case PlanKind::tree: return "tree";
+    case PlanKind::star: return "star";
+    case PlanKind::scatter: return "scatter";
+    case PlanKind::node: return "node";
+  }
+  return "?";
 }
 
 UnitVectorMode unit_vector_mode(const std::string& name) {

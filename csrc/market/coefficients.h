@@ -7,10 +7,11 @@
 
 namespace marketplace {
 
-enum class PlanKind { tree, star };
+enum class PlanKind { tree, star, scatter, node };
 enum class UnitVectorMode { per_spec, whole };
 
 PlanKind plan_kind(const std::string& name);
+std::string plan_name(PlanKind plan);
 UnitVectorMode unit_vector_mode(const std::string& name);
 
 struct Coefficients {
@@ -19,9 +20,14 @@ struct Coefficients {
   bool degenerate = false;  // all losses equal somewhere: those z are zero
 };
 
-// z = -(loss - mean) / std with the sample standard deviation. Tree: over all paths. Star: `whole`
-// mode over all paths; `per_spec` over the paths that deviate at that spec, and the leader's.
-// losses (P,), paths (P, S). Throws for losses that are not finite, naming the first such path.
+// Throws unless losses (P,) are finite, naming the first path that is not, and paths (P, S) fit.
+void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                  const std::vector<std::int64_t>& vendor_counts);
+
+// z = -(loss - mean) / std with the sample standard deviation. Tree and scatter: over all paths (of
+// a scatter, one per sample). Star: `whole` mode over all paths; `per_spec` over the paths that
+// deviate at that spec, and the leader's.
+// losses (P,), paths (P, S), checked as by check_losses.
 Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
                                     const std::vector<float>& losses,
                                     const std::vector<std::int32_t>& paths,

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "graph/chain.h"
 #include "market/plan.h"
 
 namespace marketplace {
@@ -130,11 +131,12 @@ void Market::infer(const Batch& batch, float* out) {
 }
 
 void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                           const std::int32_t* paths, float* out) {
+                           const std::int32_t* paths, const SampleResults& results) {
   const std::lock_guard<std::mutex> lock(mutex_);
   check_weights(weights);
   Executor& run = executor(batch);
   check_batch(batch, 1);
+  if (results.losses) check_labels(batch, *results.labels);
   const auto depth = static_cast<std::int64_t>(models_.size());
   for (std::int64_t i = 0; i < batch.size * depth; ++i)
     if (paths[i] < 0 || paths[i] >= weights[i % depth].count)
@@ -142,7 +144,40 @@ void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batc
            "vendors of spec " + std::to_string(i % depth) + " below " +
                std::to_string(weights[i % depth].count),
            std::to_string(paths[i]) + " for sample " + std::to_string(i / depth));
-  run.forward_paths(weights, batch, paths, out);
+  run.forward_paths(weights, batch, paths, results);
+}
+
+void Market::base_losses(const Batch& batch, const Labels& labels, float* losses) {
+  const std::vector<std::int32_t> leader(batch.size * models_.size(), 0);
+  forward_paths(std::vector<VendorWeights>(models_.size()), batch, leader.data(),
+                {nullptr, losses, &labels});
+}
+
+NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape) {
+  const auto key = std::pair{counts, input_shape};
+  const auto found = node_probers_.find(key);
+  if (found != node_probers_.end()) return *found->second;
+  auto prober = backend_->compile_nodes(models_, counts, input_shape);
+  if (!prober) fail("plan 'node'", "a device that has it, such as 'cpu'", backend_->device());
+  if (node_probers_.size() >= kCachedShapes) node_probers_.clear();
+  return *(node_probers_[key] = std::move(prober));
+}
+
+double Market::node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
+                              const Batch& batch, const Labels& labels,
+                              std::vector<std::vector<float>>& gradients) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (counts.size() != models_.size() || probe.seeds.size() != models_.size())
+    fail("plan 'node'", std::to_string(models_.size()) + " specs", std::to_string(counts.size()));
+  NodeProber& run = node_prober(counts, batch.sample_shape);
+  check_batch(batch, 1);
+  check_labels(batch, labels);
+  return run.probe(probe, batch, labels, gradients);
+}
+
+std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
+                                const Shape& input_shape) const {
+  return chain_flops(models_, counts, input_shape);
 }
 
 void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {

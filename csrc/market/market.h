@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -23,14 +24,23 @@ class Market {
   // Floating point operations of a plan on one sample.
   std::int64_t flops(const Plan& plan, const Shape& input_shape) const;
 
-  // losses (P,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
+  // losses (P,) or (B,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* out, LeaderStatistics* leader = nullptr);
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
                float* out, LeaderStatistics* leader = nullptr);
   void infer(const Batch& batch, float* out);
+  // paths (B, S).
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
-                     const std::int32_t* paths, float* out);
+                     const std::int32_t* paths, const SampleResults& results);
+  // losses (B,) of the base weights alone.
+  void base_losses(const Batch& batch, const Labels& labels, float* losses);
+
+  // Node perturbation, see NodeProber; counts: vendors per spec.
+  double node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
+                        const Batch& batch, const Labels& labels,
+                        std::vector<std::vector<float>>& gradients);
+  std::int64_t node_flops(const std::vector<std::int64_t>& counts, const Shape& input_shape) const;
 
   // W of a spec becomes vendor v's weights.
   void apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
@@ -38,6 +48,7 @@ class Market {
 
  private:
   Executor& executor(const Batch& batch);
+  NodeProber& node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape);
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 
@@ -45,6 +56,7 @@ class Market {
   std::shared_ptr<Backend> backend_;
   std::vector<std::shared_ptr<Model>> models_;
   std::map<Shape, std::unique_ptr<Executor>> executors_;
+  std::map<std::pair<std::vector<std::int64_t>, Shape>, std::unique_ptr<NodeProber>> node_probers_;
 };
 
 }  // namespace marketplace

@@ -7,9 +7,12 @@
 #include "core/threefry.h"
 #include "market/plan.h"
 #include "market/seeds.h"
+#include "market/topk.h"
 
 namespace marketplace {
 namespace {
+
+constexpr float kNodeScale = 0.05f;
 
 void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
                  const std::vector<std::int64_t>& counts) {
@@ -21,6 +24,20 @@ void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
            std::to_string(seeds[i].size()));
 }
 
+// What upstream sampling and a line search mean is settled for shared paths alone.
+void check_plan_options(const OptimizerOptions& options, bool sampling) {
+  const std::string plan = "'" + plan_name(options.plan) + "'";
+  const bool shared = options.plan == PlanKind::tree || options.plan == PlanKind::star;
+  if (sampling && options.plan != PlanKind::tree)
+    fail("plan", "'tree' with upstream_sampling", plan);
+  if (options.meta_learning_rate && !shared)
+    fail("plan", "'tree' or 'star' with meta_learning_rate", plan);
+  if (options.meta_learning_rate && options.rule.kind != RuleKind::unit)
+    fail("update", "'unit' with meta_learning_rate", "'" + rule_name(options.rule.kind) + "'");
+  if (options.plan != PlanKind::scatter && options.control_variate)
+    fail("plan", "'scatter' with control_variate", plan);
+}
+
 void check_rate(const std::string& name, float value) {
   if (!std::isfinite(value)) fail(name, "a finite number", std::to_string(value));
 }
@@ -30,7 +47,7 @@ void check_rate(const std::string& name, float value) {
 Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
                      std::vector<std::int64_t> upstream_sampling, OptimizerOptions chosen,
                      std::optional<std::vector<std::vector<std::uint64_t>>> seeds)
-    : options(chosen), market_(std::move(market)) {
+    : options(chosen), market_(std::move(market)), rule_(chosen.rule) {
   const std::size_t depth = market_->models().size();
   if (vendor_counts.size() != depth || upstream_sampling.size() != depth)
     fail("optimizer", std::to_string(depth) + " specs", std::to_string(vendor_counts.size()));
@@ -40,8 +57,7 @@ Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> v
   for (std::size_t i = 0; i < depth; ++i) {
     if (upstream_sampling[i] < 0)
       fail("upstream_sampling", "at least 0", std::to_string(upstream_sampling[i]));
-    if (upstream_sampling[i] > 0 && options.plan == PlanKind::star)
-      fail("plan", "'tree' with upstream_sampling", "'star'");
+    check_plan_options(options, upstream_sampling[i] > 0);
     specs_[i].vendor_count = vendor_counts[i];
     specs_[i].upstream_sampling = i == 0 ? 0 : upstream_sampling[i];
     specs_[i].learning_rate = options.learning_rate;
@@ -56,6 +72,7 @@ float Optimizer::learning_rate(std::size_t spec) const {
 }
 
 float Optimizer::amplitude(std::size_t spec) const {
+  if (options.plan == PlanKind::node) return 0;  // activations are disturbed, weights are not
   return options.probe_scale ? learning_rate(spec) * *options.probe_scale : learning_rate(spec);
 }
 
@@ -84,54 +101,188 @@ void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
 const Plan& Optimizer::plan() {
   if (plan_) return *plan_;
   if (options.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
+  if (options.plan == PlanKind::scatter || options.plan == PlanKind::node)
+    return plan_.emplace(star_plan(std::vector<std::int64_t>(specs_.size(), 1)));
   std::vector<std::vector<std::int32_t>> sampled(specs_.size());
   std::int64_t upstream = specs_[0].vendor_count;
   for (std::size_t i = 1; i < specs_.size(); ++i) {
     const SpecState& spec = specs_[i];
     if (spec.upstream_sampling > 0)
       sampled[i] = sample_upstream(options.seed, generation_, static_cast<int>(i),
-                                   spec.vendor_count, upstream, spec.upstream_sampling);
+                                   spec.vendor_count, upstream, spec.upstream_sampling, replica_);
     upstream = spec.vendor_count * (spec.upstream_sampling > 0 ? spec.upstream_sampling : upstream);
   }
   return plan_.emplace(tree_plan(vendor_counts(), sampled));
 }
 
-std::vector<float> Optimizer::probe(const Batch& batch, const Labels& labels) {
+std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
+  return marketplace::sample_paths(options.seed, generation_, batch, vendor_counts(), replica_);
+}
+
+Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
+  if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
+  if (options.plan == PlanKind::node) return probe_nodes(batch, labels, further);
   std::vector<float> losses(plan().path_count());
   LeaderStatistics leader;
   market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
-  leader_ = std::move(leader);
-  return losses;
+  if (!further) leader_.clear();
+  leader_.push_back(std::move(leader));
+  return {std::move(losses), plan_paths(*plan_)};
 }
 
-void Optimizer::forward(const Batch& batch, float* out) {
+Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
+  const auto depth = static_cast<std::int64_t>(specs_.size());
+  Probe all{std::vector<float>(batch.size), sample_paths(batch.size)}, counted;
+  market_->forward_paths(weights(), batch, all.paths.data(), {nullptr, all.losses.data(), &labels});
+  std::vector<float> base(batch.size, 0.0f);
+  if (options.control_variate) market_->base_losses(batch, labels, base.data());
+  for (std::int64_t b = 0; b < batch.size; ++b) {
+    if (labels.ignore_index && labels.data[b] == *labels.ignore_index) continue;
+    counted.losses.push_back(all.losses[b] - base[b]);
+    const auto path = all.paths.begin() + b * depth;
+    counted.paths.insert(counted.paths.end(), path, path + depth);
+  }
+  return counted;
+}
+
+Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool further) {
+  NodeProbe probe;
+  probe.scale = options.probe_scale.value_or(kNodeScale);
+  for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);
+  Directions gradients;
+  const double loss = market_->node_gradients(vendor_counts(), probe, batch, labels, gradients);
+  if (!further) forget_gradients();
+  ++gradient_count_;
+  gradients_.resize(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    gradients_[i].resize(gradients[i].size());
+    market_->backend().add_scaled(gradients_[i].data(), gradients[i].data(), 1.0f,
+                                  static_cast<std::int64_t>(gradients[i].size()));
+  }
+  return {{static_cast<float>(loss)}, std::vector<std::int32_t>(specs_.size(), 0)};
+}
+
+void Optimizer::forget_gradients() {
+  gradients_.clear();
+  gradient_count_ = 0;
+}
+
+void Optimizer::forward(const Batch& batch, float* out, bool further) {
   LeaderStatistics leader;
   market_->forward(plan(), weights(), batch, out, &leader);
-  leader_ = std::move(leader);
+  if (!further) leader_.clear();
+  leader_.push_back(std::move(leader));
+}
+
+void Optimizer::absorb_leader() {
+  for (const LeaderStatistics& minibatch : leader_) market_->absorb(minibatch);
+  leader_.clear();
+}
+
+void Optimizer::check_sum_mode(UnitVectorMode mode) const {
+  if (replica_ > 0 && mode != sum_mode_)
+    fail("unit_vector_mode", "the one of the earlier replicas", "another one");
+}
+
+// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
+// mean of the measured gradients downhill.
+void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients,
+                              std::vector<float>& out) {
+  const Model& model = market_->model(spec);
+  out.assign(model.parameter_count(), 0.0f);
+  Backend& backend = market_->backend();
+  if (options.plan == PlanKind::node)
+    backend.add_scaled(out.data(), gradients_[spec].data(),
+                       -1.0f / static_cast<float>(gradient_count_), model.parameter_count());
+  else
+    backend.combine(model, specs_[spec].weights, coefficients.values[spec], out.data());
+}
+
+// Checks the losses and gives their coefficients; node perturbation has none.
+Coefficients Optimizer::weigh(const std::vector<float>& losses,
+                              const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
+  check_sum_mode(mode);
+  if (options.plan != PlanKind::node)
+    return direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+  check_losses(losses, paths, vendor_counts());
+  if (gradient_count_ == 0)
+    fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
+         "none since the last step");
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    for (const float value : gradients_[i])
+      if (!std::isfinite(value))
+        fail("step", "finite gradients", std::to_string(value) + " in spec " + std::to_string(i));
+  return {};
+}
+
+// One spec's g at a time, so that only the sum is as large as the weights.
+bool Optimizer::add_replica(const std::vector<float>& losses,
+                            const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  sum_.resize(specs_.size());
+  std::vector<float> own;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    own_direction(i, coefficients, own);
+    sum_[i].resize(own.size());
+    market_->backend().add_scaled(sum_[i].data(), own.data(), 1.0f,
+                                  static_cast<std::int64_t>(own.size()));
+  }
+  if (replica_ == 0) first_seeds_ = state().seeds;
+  draw_replica(replica_ + 1);
+  sum_mode_ = mode;
+  return coefficients.degenerate;
+}
+
+void Optimizer::drop_replicas() {
+  if (replica_ == 0) return;
+  draw(first_seeds_);
+  end_replicas();
+  leader_.clear();
+  forget_gradients();
+}
+
+void Optimizer::end_replicas() {
+  replica_ = 0;
+  sum_.clear();
+  first_seeds_.clear();
+  plan_.reset();
+}
+
+void Optimizer::draw_replica(std::uint64_t replica) {
+  std::vector<std::vector<std::uint64_t>> seeds;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const bool leader = specs_[i].seeds[0] == 0;
+    seeds.push_back(derive_seeds(options.seed, generation_, static_cast<int>(i),
+                                 specs_[i].vendor_count, leader, replica));
+  }
+  draw(seeds);
+  replica_ = replica;
+  plan_.reset();
+  leader_.clear();
+  forget_gradients();
+}
+
+Directions Optimizer::gather(const std::vector<float>& losses,
+                             const std::vector<std::int32_t>& paths, UnitVectorMode mode,
+                             bool& degenerate) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  degenerate = coefficients.degenerate;
+  Directions out(specs_.size());
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    own_direction(i, coefficients, out[i]);
+    if (replica_ > 0)
+      market_->backend().add_scaled(out[i].data(), sum_[i].data(), 1.0f,
+                                    static_cast<std::int64_t>(out[i].size()));
+  }
+  return out;
 }
 
 Directions Optimizer::direction(const std::vector<float>& losses,
                                 const std::vector<std::int32_t>& paths, UnitVectorMode mode,
                                 bool& degenerate) {
-  const Coefficients coefficients =
-      direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
-  degenerate = coefficients.degenerate;
-  Backend& backend = market_->backend();
-  Directions out(specs_.size());
-  std::vector<double> squares(specs_.size());
-  double whole = 0;
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const Model& model = market_->model(i);
-    out[i].resize(model.parameter_count());
-    backend.combine(model, specs_[i].weights, coefficients.values[i], out[i].data());
-    squares[i] = backend.squared_norm(out[i].data(), model.parameter_count());
-    whole += squares[i];
-  }
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const double square = mode == UnitVectorMode::whole ? whole : squares[i];
-    const auto norm = static_cast<float>(std::sqrt(square));
-    for (float& value : out[i]) value = norm > 0 ? value / norm : 0.0f;
-  }
+  Directions out = gather(losses, paths, mode, degenerate);
+  normalise(out, mode, market_->backend());
   return out;
 }
 
@@ -161,8 +312,7 @@ void Optimizer::update_weights(const Directions& directions,
     market_->backend().add_scaled(model.values(), directions[i].data(), rate,
                                   model.parameter_count());
   }
-  market_->absorb(leader_);
-  leader_.clear();
+  absorb_leader();
 }
 
 void Optimizer::update_seeds(bool keep_leader) {
@@ -173,7 +323,8 @@ void Optimizer::update_seeds(bool keep_leader) {
         derive_seeds(options.seed, next, static_cast<int>(i), specs_[i].vendor_count, keep_leader));
   draw(seeds);
   generation_ = next;
-  plan_.reset();
+  end_replicas();
+  forget_gradients();
 }
 
 void Optimizer::update_lr_scales(const Directions& directions) {
@@ -204,10 +355,34 @@ void Optimizer::update_lr_scales(const Directions& directions) {
 bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) {
   bool degenerate = false;
-  const Directions directions = direction(losses, paths, mode, degenerate);
+  Directions directions = gather(losses, paths, mode, degenerate);
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("learning_rate", learning_rate(i));
+  // z-scores have no scale of their own, measured gradients do
+  const bool scaleless = options.plan != PlanKind::node;
+  if (scaleless && options.rule.kind != RuleKind::unit)
+    normalise(directions, mode, market_->backend());
+  rule_.apply(directions, mode, market_->backend());
   update_weights(directions, std::nullopt);
   update_seeds(true);
   return degenerate;
+}
+
+std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
+                                  const std::vector<std::int32_t>& paths) {
+  check_losses(losses, paths, vendor_counts());
+  if (options.plan == PlanKind::node)
+    fail("keep_best", "a plan whose vendors have weights", "'node'");
+  if (replica_ > 0)
+    fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
+         std::to_string(replica_));
+  const std::vector<double> values(losses.begin(), losses.end());
+  const std::int64_t best =
+      topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    market_->apply_vendor(i, specs_[i].weights, paths[best * specs_.size() + i]);
+  absorb_leader();
+  update_seeds(true);
+  return best;
 }
 
 Optimizer::State Optimizer::state() const {
@@ -233,8 +408,9 @@ void Optimizer::restore(const State& state) {
     specs_[i].learning_rate = state.learning_rates[i];
   }
   generation_ = state.generation;
-  plan_.reset();
+  end_replicas();
   leader_.clear();
+  forget_gradients();
 }
 
 }  // namespace marketplace

@@ -9,18 +9,26 @@
 
 #include "market/coefficients.h"
 #include "market/market.h"
+#include "market/update_rule.h"
 
 namespace marketplace {
 
 struct OptimizerOptions {
   PlanKind plan = PlanKind::tree;
   float learning_rate = 0;
-  std::optional<float> probe_scale;         // amplitude of deltas = learning rate * probe scale
+  // Amplitude of deltas = learning rate * probe scale; plan node: size of the noise, see NodeProbe.
+  std::optional<float> probe_scale;
   std::optional<float> meta_learning_rate;  // set: every spec has a learning rate of its own
   std::uint64_t seed = 0;
+  RuleOptions rule;
+  bool control_variate = false;  // scatter: a sample's loss is told less that of the base weights
 };
 
-using Directions = std::vector<std::vector<float>>;  // per spec (n,)
+// Losses (P,) and their paths (P, S).
+struct Probe {
+  std::vector<float> losses;
+  std::vector<std::int32_t> paths;
+};
 
 class Optimizer {
  public:
@@ -41,20 +49,36 @@ class Optimizer {
   Market& market() { return *market_; }
   const std::shared_ptr<Market>& market_pointer() const { return market_; }
   const std::vector<SpecState>& specs() const { return specs_; }
+  UpdateRule& rule() { return rule_; }
+  const UpdateRule& rule() const { return rule_; }
   std::uint64_t generation() const { return generation_; }
+  std::uint64_t replica() const { return replica_; }
   float learning_rate(std::size_t spec) const;
   std::vector<VendorWeights> weights() const;
   std::vector<std::int64_t> vendor_counts() const;
 
-  // The plan of this generation; redrawn with the seeds where upstreams are sampled.
+  // The plan of this generation; redrawn with the seeds where upstreams are sampled. Of a scatter,
+  // what one sample costs: the leader's path.
   const Plan& plan();
+  // The paths (batch, S) that a scatter's samples take in this generation.
+  std::vector<std::int32_t> sample_paths(std::int64_t batch) const;
 
-  // losses (P,) of the plan's paths.
-  std::vector<float> probe(const Batch& batch, const Labels& labels);
-  // out (P, B, *output_shape).
-  void forward(const Batch& batch, float* out);
+  // Of the plan's paths; of a scatter, of every sample whose label counts; of plan node, of the
+  // leader, the measured gradient being kept for the next step. `further`: one more
+  // minibatch of these vendors, so the update will absorb the batch statistics of the earlier ones
+  // too.
+  Probe probe(const Batch& batch, const Labels& labels, bool further = false);
+  // out (P, B, *output_shape); `further` as for probe.
+  void forward(const Batch& batch, float* out, bool further = false);
 
-  // Unit directions from losses (P,) and paths (P, S); zero where `degenerate`.
+  // Several independent draws per update: adds g of these vendors, from losses (P,) and paths
+  // (P, S), to a sum, and draws the next replica. Returns whether the losses were degenerate.
+  bool add_replica(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                   UnitVectorMode mode);
+  // Forgets the sum and goes back to the first replica's vendors.
+  void drop_replicas();
+  // Unit directions from losses (P,) and paths (P, S), the sum of the earlier replicas added before
+  // normalising. `degenerate`: these losses say nothing.
   Directions direction(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                        UnitVectorMode mode, bool& degenerate);
   // W_i += lr_i d_i; under a meta learning rate the given rates become the specs' own.
@@ -64,9 +88,14 @@ class Optimizer {
   // Line search: vendor v now carries d_i lr_i (1 + s_v), s_v drawn behind the parameters'
   // counters.
   void update_lr_scales(const Directions& directions);
-  // direction, update_weights, update_seeds; returns whether the direction was degenerate.
+  // The direction, made an update by the rule, update_weights, update_seeds; returns whether the
+  // direction was degenerate.
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
             UnitVectorMode mode);
+
+  // V1: W of every spec becomes the best path's vendor's, then new vendors around it. Returns the
+  // best path's row.
+  std::int64_t keep_best(const std::vector<float>& losses, const std::vector<std::int32_t>& paths);
 
   // For resuming: everything that is not an option, a weight or derivable from the two.
   struct State {
@@ -78,15 +107,35 @@ class Optimizer {
   void restore(const State& state);
 
  private:
+  Probe probe_nodes(const Batch& batch, const Labels& labels, bool further);
+  void forget_gradients();
+  Coefficients weigh(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                     UnitVectorMode mode) const;
+  void own_direction(std::size_t spec, const Coefficients& coefficients, std::vector<float>& out);
+  // g, the earlier replicas' added, not normalised.
+  Directions gather(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                    UnitVectorMode mode, bool& degenerate);
+  Probe probe_samples(const Batch& batch, const Labels& labels);
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
+  void draw_replica(std::uint64_t replica);
+  void end_replicas();
+  void check_sum_mode(UnitVectorMode mode) const;
+  void absorb_leader();
   void check_directions(const Directions& directions) const;
   float amplitude(std::size_t spec) const;
 
   std::shared_ptr<Market> market_;
+  UpdateRule rule_;
   std::vector<SpecState> specs_;
   std::uint64_t generation_ = 0;
   std::optional<Plan> plan_;
-  LeaderStatistics leader_;  // of the last probe, absorbed by the next weight update
+  std::vector<LeaderStatistics> leader_;  // by minibatch, absorbed by the next weight update
+  std::uint64_t replica_ = 0;             // of this generation; its seeds follow from it
+  std::vector<std::vector<std::uint64_t>> first_seeds_;  // of replica 0, while others are drawn
+  Directions sum_;        // of g over the earlier replicas; empty at replica 0
+  Directions gradients_;  // plan node: measured since the vendors were drawn, summed
+  std::int64_t gradient_count_ = 0;
+  UnitVectorMode sum_mode_ = UnitVectorMode::per_spec;
 };
 
 }  // namespace marketplace

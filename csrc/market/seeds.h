@@ -6,15 +6,24 @@
 
 namespace marketplace {
 
-// Seeds of one spec's vendors at generation t (the number of redraws so far), (count,), never zero
-// except the leader's: threefry(threefry(master, t), (spec, vendor)).
+// Seeds of one spec's vendors at generation t (the number of updates so far), (count,), never zero
+// except the leader's: threefry(key, (spec, vendor)) with key = threefry(master, t), and for the
+// further replicas r > 0 of that update key = threefry(threefry(master, t) ^ constant, r).
 std::vector<std::uint64_t> derive_seeds(std::uint64_t master, std::uint64_t generation, int spec,
-                                        std::int64_t count, bool keep_leader);
+                                        std::int64_t count, bool keep_leader,
+                                        std::uint64_t replica = 0);
 
 // For every vendor, `sample` of `upstream` rows without replacement, (vendors, sample): a partial
 // Fisher-Yates shuffle driven by the same stream, in a key space of its own.
 std::vector<std::int32_t> sample_upstream(std::uint64_t master, std::uint64_t generation, int spec,
                                           std::int64_t vendors, std::int64_t upstream,
-                                          std::int64_t sample);
+                                          std::int64_t sample, std::uint64_t replica = 0);
+
+// A path for every sample of a batch, (batch, S): per spec, the vendors dealt out evenly over the
+// samples (every one of V gets batch / V of them, or one more), then shuffled.
+std::vector<std::int32_t> sample_paths(std::uint64_t master, std::uint64_t generation,
+                                       std::int64_t batch,
+                                       const std::vector<std::int64_t>& vendor_counts,
+                                       std::uint64_t replica = 0);
 
 }  // namespace marketplace

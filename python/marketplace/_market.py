@@ -167,10 +167,12 @@ class OwnVendors:
         return None
 
 
-def sample_upstream(spec: Spec, seed: int, generation: int, index: int, upstream: int) -> I32:
+def sample_upstream(
+    spec: Spec, seed: int, generation: int, index: int, upstream: int, replica: int = 0
+) -> I32:
     """Draw ``upstream_sampling`` of ``upstream`` results for every vendor, without replacement."""
     count, sample = spec.vendor_count, spec.upstream_sampling
-    return _core.sample_upstream(seed, generation, index, count, upstream, sample)
+    return _core.sample_upstream(seed, generation, index, count, upstream, sample, replica)
 
 
 def full_set(vendors: Vendors) -> Vendor | None:

@@ -37,12 +37,18 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
     if any(native.weights(index).kind != "seeded" for index in range(len(optimizer.marketplace))):
         wanted = "vendors that follow from their seeds"
         raise refusal(RuntimeError, "save", wanted, "a line search under way (update_lr_scales)")
+    if optimizer.replica > 0:
+        wanted = "no update under way"
+        raise refusal(RuntimeError, "save", wanted, f"{optimizer.replica} replicas (add_replica)")
     state = native.state()
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     settings = {
         "version": _VERSION,
         "plan": optimizer.plan,
         "dtype": optimizer.dtype,
+        "control_variate": optimizer.control_variate,
+        "update": optimizer.update,
+        "momentum": optimizer.momentum,
         "market": _structure(optimizer.marketplace),
         "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
@@ -96,6 +102,10 @@ def _settings(text: str, path: FilePath) -> dict[str, Any]:
             raise ValueError(f"version {settings['version']}")
         options = {name: _rate_from_json(settings["rates"][name]) for name in _RATES}
         options |= {"plan": str(settings["plan"]), "dtype": str(settings["dtype"])}
+        # files from before there were such options have none
+        options["control_variate"] = bool(settings.get("control_variate", False))
+        options["update"] = str(settings.get("update", "unit"))
+        options["momentum"] = float(settings.get("momentum", 0.9))
         state = dict(settings["state"])
         return {"market": settings["market"], "options": options, "state": state}
     except (ValueError, TypeError, KeyError) as error:

@@ -40,7 +40,7 @@ class StepParts:
         self,
         loss: ArrayLike,
         paths: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
     ) -> list[dict[str, F32]]:
         """Compute the direction of some losses; nothing changes.
 
@@ -135,6 +135,10 @@ class StepParts:
         """Give the engine's optimizer, knowing the present rates and owning the present weights."""
         for spec in self.marketplace:
             spec.model._bind()
+        if self.plan == "scatter" and self.meta_learning_rate is not None:
+            # a line search compares whole paths, and here every sample has another one
+            wanted = "plan 'tree' or 'star' with a meta_learning_rate"
+            raise refusal(ValueError, "Optimizer", wanted, "plan 'scatter'")
         native = self._native
         native.learning_rate = scalar(self.learning_rate, "Optimizer", "learning_rate")
         native.probe_scale = self._number("probe_scale")
@@ -149,8 +153,10 @@ class StepParts:
         return path_input(path, op, [spec.vendor_count for spec in self.marketplace])
 
     def _scored(
-        self, op: str, loss: ArrayLike, paths: ArrayLike, mode: UnitVectorMode | str
+        self, op: str, loss: ArrayLike, paths: ArrayLike, mode: UnitVectorMode | str | None
     ) -> tuple[F32, I32, str]:
+        if mode is None:
+            mode = UnitVectorMode.whole if self.plan == "scatter" else UnitVectorMode.per_spec
         losses = float_input(loss, op, "loss")
         if losses.ndim != 1:
             raise refusal(ValueError, op, "loss of shape (P,)", losses.shape)
@@ -167,6 +173,13 @@ class StepParts:
                 zip(self.marketplace, directions, strict=True)
             )
         ]
+
+    def _sample_paths(self, batch: int) -> I32:
+        return self._ready().sample_paths(batch)
+
+    def _infer(self, x: NDArray[Any]) -> F32:
+        self._ready()
+        return self._market.infer(x)
 
     def _forward_paths(self, x: NDArray[Any], paths: I32) -> F32:
         native = self._ready()
@@ -234,7 +247,12 @@ class OptimizerVendors:
     def sample(self, spec: int, upstream_count: int) -> I32:
         native = self._optimizer._ready()
         return sample_upstream(
-            self.specs[spec], native.seed, native.generation, spec, upstream_count
+            self.specs[spec],
+            native.seed,
+            native.generation,
+            spec,
+            upstream_count,
+            native.replica,
         )
 
     def forward(self, x: NDArray[Any]) -> tuple[F32, I32] | None:

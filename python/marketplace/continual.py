@@ -1,15 +1,51 @@
-"""Continual learning: every sample of a batch takes a path of its own while the model answers."""
+"""Continual learning: every sample of a batch takes a path of its own while the model answers.
 
-from collections.abc import Sequence
+An optimizer with plan ``scatter`` turns the losses of such samples into a step: ``z`` over all of
+them, ``g = sum z delta`` over their vendors, one unit vector for the whole market. What a sample's
+loss tells of its deltas is small beside what samples differ in anyway. Three things help:
 
-from numpy.typing import ArrayLike
+- weights ``w`` that give rare labels their say, see ``label_weights``;
+- the control variate: the base weights' loss on the same sample, known where they gave the answer;
+- with it, the choice of samples: path p runs sample b with a probability ``q[b]`` that grows with
+  what there is to learn from it, the base weights' doubt ``1 - softmax(logits)[label]`` (importance
+  sampling; the size of the gradient with respect to the logits goes with it), and
 
-from ._arrays import market_input, paths_input, refusal
+      z from  w[b] / q[b] * (loss(path[p], sample b) - loss(base, sample b))
+
+  has the same mean as if every sample were run. So half as many paths as samples will do, and
+  answering and learning together cost 1.5 times what answering does.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import random
+from ._arrays import (
+    F32,
+    I32,
+    int32_input,
+    integer,
+    labels_input,
+    market_input,
+    paths_input,
+    refusal,
+    scalar,
+)
 from ._market import Spec, check_market
-from .optimizers import Optimizer
+from ._scores import cross_entropy
+from .optimizers import Optimizer, UnitVectorMode
 from .tensor import Tensor
 
-__all__ = ["forward_with_paths"]
+# Samples whose answer is right beyond doubt are run once in a while too: a path may spoil them.
+LEAST_DOUBT = 0.02
+# Tells this use of the optimizer's seed from others.
+_CHOICE_KEY = 0xA0761D6478BD642F
+
+__all__ = ["Answer", "Learner", "Lesson", "forward_with_paths", "label_weights"]
 
 
 def forward_with_paths(
@@ -51,3 +87,313 @@ def forward_with_paths(
     batch = market_input(x, "forward_with_paths")
     rows = paths_input(paths, "forward_with_paths", len(specs), batch.shape[0])
     return Tensor.wrap(optimizer._forward_paths(batch, rows))
+
+
+def label_weights(
+    y: ArrayLike,
+    *,
+    balance: bool = True,
+    new_classes: Sequence[int] = (),
+    new_class_weight: float = 1.0,
+    ignore_index: int | None = None,
+) -> F32:
+    """Weigh the samples of a batch by their labels.
+
+    With ``balance``, a label that occurs n times among N that count, of K different ones, weighs
+    ``N / (K n)``: every label has the same say in all, and the mean weight is 1. Labels of new
+    classes weigh ``new_class_weight`` times that.
+
+    Parameters
+    ----------
+    y : integer array (B,)
+        Labels.
+    balance : bool
+        Whether to weigh against the labels' frequencies; all are 1 otherwise.
+    new_classes : sequence of int
+        Labels to weigh more.
+    new_class_weight : float
+        How much more; at least 0.
+    ignore_index : int, optional
+        A label that does not count; it weighs 0.
+
+    Returns
+    -------
+    float32 array (B,)
+        Weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For labels that are no integers or not in one row, or a weight that is negative.
+    """
+    labels = int32_input(y, "label_weights", "y")
+    if labels.ndim != 1:
+        raise refusal(ValueError, "label_weights", "y of shape (B,)", labels.shape)
+    factor = scalar(new_class_weight, "label_weights", "new_class_weight")
+    counts = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
+    weights = counts.astype(np.float64)
+    if balance and counts.any():
+        _, which, frequency = np.unique(labels[counts], return_inverse=True, return_counts=True)
+        weights[counts] = counts.sum() / (len(frequency) * frequency[which])
+    weights[np.isin(labels, list(new_classes))] *= factor
+    return weights.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a ``Learner`` says of a batch, and what it needs to learn from it later."""
+
+    logits: F32
+    """The answer (B, classes): of the base weights under a control variate, else of the paths."""
+    x: NDArray[Any]
+    """The batch (B, ...), not copied."""
+    generation: int
+    """Which draw of the optimizer's vendors it was."""
+    paths: I32 | None
+    """The vendors that every sample met (B, S); None under a control variate."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a batch has taught."""
+
+    logits: F32
+    """The answer (B, classes) that was given."""
+    correct: NDArray[np.bool_]
+    """Whether each sample's largest logit was its label's, (B,)."""
+    loss: F32
+    """Cross-entropy of every answer (B,); 0 where the label does not count."""
+    samples: NDArray[np.int64]
+    """Which samples were run through which paths to learn, (P,): ``paths`` (P, S)."""
+    paths: I32
+    scores: F32
+    """What the step was made from (P,): weighed losses, less the base weights' if those answer."""
+
+
+class Learner:
+    """Answers batches, and learns from them when their labels are known.
+
+    >>> learner = Learner(optimizer, balance_labels=True, new_classes=[9])
+    >>> answer = learner.answer(x)
+    >>> lesson = learner.learn(answer, y)
+
+    With ``optimizer.control_variate`` the base weights answer, and learning runs paths for the
+    samples that have something to teach. Without, the paths answer and that pass is all there is.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        With plan ``scatter``.
+    balance_labels : bool
+        Weigh samples against their labels' frequency in the batch, see ``label_weights``.
+    new_classes : sequence of int
+        Labels that the model is to learn.
+    new_class_weight : float
+        What their samples weigh, times.
+    probe_share : float
+        Under a control variate: paths to run, as a share of the samples.
+    focus : bool
+        Under a control variate: run samples in proportion to their weight and doubt, some several
+        times; otherwise all alike.
+    unit_vector_mode : UnitVectorMode or its value
+        As for ``Optimizer.step``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an optimizer of another plan, classes that are no integers, or a weight or share that is
+        negative.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        balance_labels: bool = True,
+        new_classes: Sequence[int] = (),
+        new_class_weight: float = 1.0,
+        probe_share: float = 0.5,
+        focus: bool = True,
+        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.whole,
+    ) -> None:
+        if optimizer.plan != "scatter":
+            wanted = "an optimizer with plan 'scatter'"
+            raise refusal(ValueError, "Learner", wanted, repr(optimizer.plan))
+        self.optimizer = optimizer
+        self.balance_labels = bool(balance_labels)
+        self.new_classes = tuple(integer(c, "Learner", "a new class", 0) for c in new_classes)
+        self.new_class_weight = scalar(new_class_weight, "Learner", "new_class_weight")
+        self.probe_share = scalar(probe_share, "Learner", "probe_share")
+        self.focus = bool(focus)
+        self.unit_vector_mode = UnitVectorMode(unit_vector_mode)
+
+    def answer(self, x: ArrayLike) -> Answer:
+        """Answer a batch; nothing is learnt yet.
+
+        Parameters
+        ----------
+        x : array (B, ...)
+            Samples; uint8 or float32.
+
+        Returns
+        -------
+        Answer
+            Its ``logits`` are what to say.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an empty batch, another dtype or shape, samples that are not finite, or a market
+            that does not tell each of the new classes apart.
+        """
+        batch = market_input(x, "answer")
+        opt = self.optimizer
+        paths = None if opt.control_variate else opt._sample_paths(batch.shape[0])
+        logits = opt._infer(batch) if paths is None else opt._forward_paths(batch, paths)
+        self._check_outputs(logits)
+        return Answer(logits, batch, opt.generation, paths)
+
+    def learn(self, answer: Answer, y: ArrayLike, ignore_index: int | None = None) -> Lesson:
+        """Learn from an answered batch: one step of the optimizer.
+
+        Parameters
+        ----------
+        answer : Answer
+            Of the present weights: the step makes every other answer too old to learn from.
+        y : integer array (B,)
+            Labels.
+        ignore_index : int, optional
+            Stands for a label that is not known; such samples teach nothing.
+
+        Returns
+        -------
+        Lesson
+            What came of it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For labels of another dtype, shape or range, or if none counts. Nothing has changed.
+        RuntimeError
+            For an answer of earlier weights.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all losses are equal; the weights stay.
+        """
+        opt = self.optimizer
+        if answer.generation != opt.generation:
+            wanted = f"an answer of the present vendors (draw {opt.generation})"
+            raise refusal(RuntimeError, "learn", wanted, f"one of draw {answer.generation}")
+        labels = labels_input(y, "learn", len(answer.x))
+        counts = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
+        if not counts.any():
+            wanted = "a label other than ignore_index"
+            raise refusal(ValueError, "learn", wanted, f"{labels.size} labels, none of them")
+        loss = cross_entropy(answer.logits, labels, "none", ignore_index)
+        weights = self.weights(labels, ignore_index)
+        if answer.paths is None:
+            chosen, paths, scores = self._probe(answer, labels, loss, weights, counts)
+        else:
+            chosen = np.flatnonzero(counts)
+            paths, scores = answer.paths[chosen], (loss * weights)[chosen]
+        opt.step(scores, paths, self.unit_vector_mode)
+        correct = (answer.logits.argmax(axis=1) == labels) & counts
+        return Lesson(answer.logits, correct, loss, chosen, paths, scores)
+
+    def weights(self, y: ArrayLike, ignore_index: int | None = None) -> F32:
+        """Weigh the samples of a batch as ``learn`` does, ``(B,)``; see ``label_weights``."""
+        return label_weights(
+            y,
+            balance=self.balance_labels,
+            new_classes=self.new_classes,
+            new_class_weight=self.new_class_weight,
+            ignore_index=ignore_index,
+        )
+
+    def probe_count(self, samples: int) -> int:
+        """Count the paths that ``learn`` runs beside the answers to so many samples."""
+        if not self.optimizer.control_variate:
+            return 0
+        return max(2, round(self.probe_share * samples))  # one score would have no deviation
+
+    def _probe(
+        self, answer: Answer, labels: I32, base_loss: F32, weights: F32, counts: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], I32, F32]:
+        """Run paths for some samples: which, their paths, and their scores."""
+        opt = self.optimizer
+        share = self._shares(base_loss, weights, counts)
+        count = self.probe_count(len(labels))
+        chosen = _choose(share / share.sum(), count, opt.seed, opt.generation)
+        paths = opt._sample_paths(count)
+        logits = opt._forward_paths(np.ascontiguousarray(answer.x[chosen]), paths)
+        gain = cross_entropy(logits, labels[chosen], "none") - base_loss[chosen]
+        # relative to the mean, for the scores' size does not matter, but float32's range does
+        factor = weights[chosen] / share[chosen] * share.mean()
+        return chosen, paths, (gain * factor).astype(np.float32)
+
+    def _shares(
+        self, base_loss: F32, weights: F32, counts: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """Give every sample's share of the paths, (B,); 0 where the label does not count."""
+        doubt = -np.expm1(-np.float64(base_loss))
+        share = np.where(counts, weights * (LEAST_DOUBT + doubt), 0.0)
+        return share if self.focus and share.any() else counts.astype(np.float64)
+
+    def follow(
+        self, stream: Iterable[tuple[ArrayLike, ArrayLike]], ignore_index: int | None = None
+    ) -> Iterator[Lesson]:
+        """Answer and learn from a stream of batches, one lesson after the other.
+
+        Parameters
+        ----------
+        stream : iterable of (x, y)
+            Batches ``(B, ...)`` and their labels ``(B,)``; may be endless.
+        ignore_index : int, optional
+            As for ``learn``.
+
+        Yields
+        ------
+        Lesson
+            Of every batch.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``answer`` and ``learn``; for a stream without a batch, or one that ends without a
+            single label of one of the new classes. What was learnt until then stays.
+        """
+        missing, count = set(self.new_classes), 0
+        for x, y in stream:
+            yield self.learn(self.answer(x), y, ignore_index)
+            missing -= set(np.unique(np.asarray(y)).tolist())
+            count += 1
+        if count == 0:
+            raise refusal(ValueError, "follow", "a stream of at least one batch", "an empty one")
+        if missing:
+            wanted = f"a stream with labels of the new classes {sorted(self.new_classes)}"
+            received = f"{count} batches without {sorted(missing)}"
+            raise refusal(ValueError, "follow", wanted, received)
+
+    def _check_outputs(self, outputs: F32) -> None:
+        """Refuse what has no classes, or too few."""
+        if outputs.ndim != 2:
+            raise refusal(ValueError, "answer", "outputs (B, classes)", outputs.shape)
+        unknown = [label for label in self.new_classes if label >= outputs.shape[1]]
+        if unknown:
+            wanted = f"new classes below {outputs.shape[1]}, the market's outputs"
+            raise refusal(ValueError, "answer", wanted, unknown)
+
+
+def _choose(
+    probability: NDArray[np.float64], count: int, seed: int, generation: int
+) -> NDArray[np.int64]:
+    """Draw samples by their probabilities, a function of (seed, generation).
+
+    Systematic sampling: sample b is drawn ``count * probability[b]`` times, rounded up or down.
+    """
+    offset = float(random.rand(1, seed=seed ^ _CHOICE_KEY, counter=generation % 2**32)[0])
+    points = (np.arange(count) + offset) / count
+    ends = np.cumsum(probability)
+    return np.searchsorted(ends / ends[-1], points, side="right").clip(0, len(ends) - 1)

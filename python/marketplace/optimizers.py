@@ -6,7 +6,6 @@ they follow from one seed per vendor and are regenerated wherever they are used.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +15,6 @@ from ._arrays import (
     F32,
     I32,
     integer,
-    labels_input,
-    market_input,
     refusal,
     scalar,
     seed_input,
@@ -25,13 +22,14 @@ from ._arrays import (
 )
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
 from ._scores import topk
-from ._steps import Number, OptimizerVendors, SpecContext, StepParts, UnitVectorMode, warn_if
+from ._steps import Number, OptimizerVendors, SpecContext, UnitVectorMode, warn_if
+from ._updates import UpdateParts
 from .checkpoint import FilePath
 
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
 
 
-class Optimizer(StepParts):
+class Optimizer(UpdateParts):
     """Trains a market with forward passes only.
 
     Parameters
@@ -46,9 +44,12 @@ class Optimizer(StepParts):
     seeds : sequence of uint64 array (V,), optional
         Seeds of the first vendors, per spec; drawn from ``seed`` if not given.
     probe_scale : float or 0-d array, optional
-        Largest element of a delta, as a multiple of the learning rate; 1 if not given.
-    plan : {"tree", "star"}
-        Which paths are probed: all of them, or the leader's and those that leave it in one spec.
+        Largest element of a delta, as a multiple of the learning rate; 1 if not given. Of plan
+        "node": size of the noise, as a multiple of the root mean square of the sums that it is
+        added to; 0.05 if not given.
+    plan : {"tree", "star", "scatter", "node"}
+        Which paths are probed: all of them; the leader's and those that leave it in one spec; for
+        continual learning, one for every sample; or node perturbation (see Notes).
     device : str
         "auto", or a name from ``marketplace.devices()``.
     dtype : {"float32", "bfloat16"}
@@ -58,6 +59,18 @@ class Optimizer(StepParts):
         ``marketplace.random`` if not given.
     threads : int, optional
         Threads of the CPU; all if not given. Results do not depend on it.
+    control_variate : bool
+        Of a scatter: ``probe`` gives every sample's loss less that of the base weights on the same
+        sample, so that what samples differ in by themselves no longer hides what the deltas did.
+        Costs a second forward pass; ``marketplace.continual.Learner`` answers with it.
+    update : {"unit", "momentum", "clipup", "adam"}, optional
+        How a direction d becomes a step ``W += lr step``: ``d / |d|``; ``m = momentum m + d``
+        (Polyak 1964); ``d / |d|`` with momentum, the speed limited to 2 (ClipUp, Toklu et al.
+        2020); Adam (Kingma & Ba 2015; b1 = momentum, b2 = 0.99, eps = 1e-8). By default "adam" for
+        plan "node", else "unit". Momentum and Adam start from d / |d| where d has no scale of its
+        own (every plan but "node").
+    momentum : float
+        See ``update``.
 
     Attributes
     ----------
@@ -71,8 +84,25 @@ class Optimizer(StepParts):
         Per spec, its seeds, deltas and learning rates.
     global_step : int
         Steps done.
+    classes : sequence of int or None
+        The classes that the losses' softmax runs over; None, as at first, for all. The logits of
+        other classes are left alone by the losses, so they can be learnt later. Not kept by
+        ``save``.
     plan : str
         As given.
+
+    Notes
+    -----
+    Plan "node" disturbs activations instead of weights (node perturbation: Widrow & Lehr 1990,
+    Flower & Jabri 1993). Every channel of every convolution or linear layer of a spec gets V - 1
+    probes on every sample: random signs are added to the channel's sums, and the change of that
+    sample's loss tells which way was up. A channel is followed alone through the ops that keep
+    channels apart and through the next layer; only behind it does everything run anew: a probe of
+    the last convolution costs a few hundred operations. The weights' gradient is the outer product
+    of what was learned with the layer's input. A spec with one vendor stays as it is; the last
+    layer, a linear one, always learns from its closed form, (softmax - one-hot) times its input.
+    Layers from the first trained spec on must follow one another without branches, and without
+    batch or layer norms, grouped convolutions behind it.
 
     Raises
     ------
@@ -80,7 +110,8 @@ class Optimizer(StepParts):
         For arguments of another type.
     ValueError
         For rates that are negative or not finite, seeds of the wrong length, an unknown plan,
-        device or dtype, or a star with upstream sampling.
+        device or dtype, upstream sampling without a tree, a meta learning rate with another plan
+        than tree and star or another update than "unit", or a control variate without a scatter.
     """
 
     def __init__(
@@ -96,12 +127,17 @@ class Optimizer(StepParts):
         dtype: str = "float32",
         seed: int | None = None,
         threads: int | None = None,
+        control_variate: bool = False,
+        update: str | None = None,
+        momentum: Number = 0.9,
     ) -> None:
+        super().__init__()
         self.marketplace = check_market(marketplace, "Optimizer")
         self.learning_rate = learning_rate
         self.meta_learning_rate = meta_learning_rate
         self.probe_scale = probe_scale
         self.plan = plan
+        self._momentum = scalar(momentum, "Optimizer", "momentum")
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
         count = 0 if threads is None else integer(threads, "Optimizer", "threads", 1)
@@ -116,10 +152,12 @@ class Optimizer(StepParts):
             meta_learning_rate=self._number("meta_learning_rate"),
             seed=master,
             seeds=None if seeds is None else _checked_seeds(seeds),
+            control_variate=bool(control_variate),
+            update=_default_update(plan) if update is None else str(update),
+            momentum=self._momentum,
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
-        self._batch: tuple[NDArray[Any], I32, int | None] | None = None
 
     # -- what it runs with -------------------------------------------------------------------------
 
@@ -148,7 +186,29 @@ class Optimizer(StepParts):
         """Threads in use."""
         return self._market.engine.threads
 
-    def flops_per_step(self, sample_shape: Sequence[int], batch_size: int) -> int:
+    @property
+    def update(self) -> str:
+        """How a direction becomes a step."""
+        return self._native.update
+
+    @property
+    def momentum(self) -> float:
+        """How much of the last step's speed, or of Adam's mean, stays."""
+        return self._momentum
+
+    @property
+    def control_variate(self) -> bool:
+        """Whether a scatter's losses are told less those of the base weights."""
+        return self._native.control_variate
+
+    def flops_per_step(
+        self,
+        sample_shape: Sequence[int],
+        batch_size: int,
+        *,
+        forward_pass: int = 1,
+        marketplace_replica: int = 1,
+    ) -> int:
         """Count the floating point operations of one step's forward passes.
 
         Parameters
@@ -156,71 +216,50 @@ class Optimizer(StepParts):
         sample_shape : sequence of int
             Shape of one sample, without the batch.
         batch_size : int
-            Samples per step.
+            Samples per minibatch.
+        forward_pass, marketplace_replica : int
+            Minibatches and draws per update, as for ``train_step``.
 
         Returns
         -------
         int
-            Multiplications and additions of convolutions and products.
+            Multiplications and additions of convolutions and products; those of the line search
+            too, which a meta learning rate adds to the last draw. Of plan "node" also elementwise
+            operations, eight for every sum that a probe disturbs or runs anew.
         """
-        passes = 1 if self.meta_learning_rate is None else 2
-        once = self._market.flops(self._native.plan, tuple(sample_shape))
-        return passes * once * integer(batch_size, "flops_per_step", "batch_size", 1)
+        op = "flops_per_step"
+        draws = integer(marketplace_replica, op, "marketplace_replica", 1)
+        draws += 1 if self.control_variate or self.meta_learning_rate is not None else 0
+        samples = integer(batch_size, op, "batch_size", 1)
+        samples *= integer(forward_pass, op, "forward_pass", 1)
+        shape = tuple(sample_shape)
+        if self.plan == "node":
+            return draws * samples * self._native.node_flops(shape)
+        return draws * samples * self._market.flops(self._native.plan, shape)
 
     # -- training ----------------------------------------------------------------------------------
-
-    def probe(self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None) -> tuple[F32, I32]:
-        """Compute the loss of every path of the plan on one batch.
-
-        Parameters
-        ----------
-        x : array (B, ...)
-            Samples; uint8 or float32.
-        y : integer array (B,)
-            Labels.
-        ignore_index : int, optional
-            A label whose samples count for nothing.
-
-        Returns
-        -------
-        loss : float32 array (P,)
-            Mean cross-entropy of every path; the leader's first.
-        paths : int32 array (P, S)
-            The vendor of every spec, by path.
-
-        Raises
-        ------
-        TypeError
-            For another dtype.
-        ValueError
-            For an empty batch, other shapes, labels out of range or samples that are not finite.
-        """
-        batch = market_input(x, "probe")
-        labels = labels_input(y, "probe", batch.shape[0])
-        result = self._ready().probe(batch, labels, ignore_index)
-        if self.meta_learning_rate is not None:
-            self._batch = (batch.copy(), labels.copy(), ignore_index)
-        return result
 
     def step(
         self,
         loss: ArrayLike,
         paths: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
+        unit_vector_mode: UnitVectorMode | str | None = None,
     ) -> None:
         """Update the weights along the direction of some losses, and draw new vendors.
 
-        Under a meta learning rate, the batch of the last ``probe`` is run a second time to find
-        every spec's learning rate.
+        Under a meta learning rate, the batch of the last ``probe``, or the minibatches that were
+        accumulated since, run a second time to find every spec's learning rate. After
+        ``add_replica``, the direction is that of the sum of all replicas.
 
         Parameters
         ----------
         loss : array (P,)
-            Losses of paths, such as those of ``probe`` or their mean over several batches.
+            Losses of paths, such as those of ``probe``, or the mean that ``accumulate`` gives.
         paths : integer array (P, S)
             Their paths.
-        unit_vector_mode : UnitVectorMode or its value
-            What the direction is divided by.
+        unit_vector_mode : UnitVectorMode or its value, optional
+            What the direction is divided by; ``whole`` for a scatter, else ``per_spec``, if not
+            given.
 
         Raises
         ------
@@ -239,41 +278,23 @@ class Optimizer(StepParts):
             degenerate = self._ready().step(losses, rows, mode)
         else:
             degenerate = self._search(losses, rows, mode)
+        self._start_over()
         self.global_step += 1
         warn_if(degenerate, "step")
 
-    def train_step(
-        self,
-        x: ArrayLike,
-        y: ArrayLike,
-        unit_vector_mode: UnitVectorMode | str = UnitVectorMode.per_spec,
-        ignore_index: int | None = None,
-    ) -> tuple[F32, I32]:
-        """Probe one batch and step; give the probe's losses and paths.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``probe`` and ``step``.
-        """
-        loss, paths = self.probe(x, y, ignore_index)
-        self.step(loss, paths, unit_vector_mode)
-        return loss, paths
-
     def _search(self, losses: F32, paths: I32, mode: str) -> bool:
         """Run the line search: scale the step per vendor, probe again, keep the best path's."""
-        if self._batch is None:
+        if not self._minibatches:
             wanted = "a probe before every step of a line search"
             raise refusal(RuntimeError, "step", wanted, "none since the last step")
         native = self._ready()
         directions, degenerate = native.direction(losses, paths, mode)
         native.update_lr_scales(directions)
-        second_losses, second_paths = native.probe(*self._batch)
+        second_losses, second_paths = self._probe_again(native)
         best = int(topk(second_losses, 1, largest=False)[1][0])
         rates = self.get_learning_rates(second_paths[best])
         native.update_weights(directions, rates.tolist())
         native.update_seeds(True)
-        self._batch = None
         return degenerate
 
     # -- files -------------------------------------------------------------------------------------
@@ -293,7 +314,8 @@ class Optimizer(StepParts):
         OSError
             For a file that cannot be written; an older file at ``path`` is then untouched.
         RuntimeError
-            Between ``update_lr_scales`` and ``update_seeds``.
+            In the middle of an update: between ``update_lr_scales`` and ``update_seeds``, or
+            between ``add_replica`` and ``step``.
         """
         _state.save(self, path)
 
@@ -333,6 +355,10 @@ class Optimizer(StepParts):
             changed then.
         """
         return _state.resume(cls, path, marketplace, device, threads)
+
+
+def _default_update(plan: str) -> str:
+    return "adam" if plan == "node" else "unit"
 
 
 def _checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:

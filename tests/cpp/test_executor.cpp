@@ -113,9 +113,29 @@ TEST_CASE("a sample's own path equals that path of the tree") {
   std::vector<std::int32_t> paths;
   for (int b = 0; b < 13; ++b)
     for (int i = 0; i < 3; ++i) paths.push_back(all[(b * 5 % 8) * 3 + i]);
-  market->forward_paths(weights, data.batch(), paths.data(), out.data());
+  std::vector<float> losses(13);
+  const Labels labels = data.labels();
+  market->forward_paths(weights, data.batch(), paths.data(), {out.data(), losses.data(), &labels});
   for (int b = 0; b < 13; ++b)
     for (int c = 0; c < 3; ++c) CHECK(out[b * 3 + c] == tree[(b * 5 % 8) * 39 + b * 3 + c]);
+  for (int b = 0; b < 13; ++b) {
+    const float* logits = out.data() + b * 3;
+    const double sum = std::exp(logits[0]) + std::exp(logits[1]) + std::exp(logits[2]);
+    CHECK(losses[b] == doctest::Approx(std::log(sum) - logits[labels.data[b]]).epsilon(1e-5));
+  }
+}
+
+TEST_CASE("the leader's path per sample is inference, bit by bit") {
+  for (int threads : {1, 3}) {
+    const auto market = small_market(threads);
+    const SmallBatch data;
+    std::vector<float> expected(39), out(39);
+    market->infer(data.batch(), expected.data());
+    const std::vector<std::int32_t> paths(39, 0);
+    market->forward_paths(seeded_vendors({2, 5, 3}), data.batch(), paths.data(),
+                          {out.data(), nullptr, nullptr});
+    CHECK(out == expected);
+  }
 }
 
 TEST_CASE("batch norm takes the whole batch while probing and running statistics in inference") {

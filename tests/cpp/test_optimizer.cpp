@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "market/optimizer.h"
 #include "market/plan.h"
+#include "market/seeds.h"
 #include "markets.h"
 
 using namespace marketplace;
@@ -14,38 +16,44 @@ using namespace marketplace::tests;
 namespace {
 
 Optimizer make(int threads, PlanKind plan, std::optional<float> meta = std::nullopt) {
-  return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0}, {plan, 0.1f, 0.5f, meta, 11},
-                   std::nullopt);
+  return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0},
+                   {plan, 0.1f, 0.5f, meta, 11, plan == PlanKind::scatter}, std::nullopt);
 }
 
 std::vector<float> weights_after(Optimizer& optimizer, int steps) {
   const SmallBatch data;
-  for (int t = 0; t < steps; ++t)
-    optimizer.step(optimizer.probe(data.batch(), data.labels()), plan_paths(optimizer.plan()),
-                   UnitVectorMode::per_spec);
+  for (int t = 0; t < steps; ++t) {
+    const Probe found = optimizer.probe(data.batch(), data.labels());
+    optimizer.step(found.losses, found.paths, UnitVectorMode::per_spec);
+  }
   std::vector<float> all;
   for (const auto& model : optimizer.market().models())
     all.insert(all.end(), model->values(), model->values() + model->parameter_count());
   return all;
 }
 
+float base_loss(Optimizer& optimizer) {
+  const SmallBatch data;
+  std::vector<float> losses(13);
+  optimizer.market().base_losses(data.batch(), data.labels(), losses.data());
+  return std::accumulate(losses.begin(), losses.end(), 0.0f) / 13.0f;
+}
+
 }  // namespace
 
 TEST_CASE("training lowers the loss, with the same bits for any number of threads") {
-  for (PlanKind plan : {PlanKind::tree, PlanKind::star}) {
+  for (PlanKind plan : {PlanKind::tree, PlanKind::star, PlanKind::scatter}) {
     Optimizer one = make(1, plan), three = make(3, plan);
-    const SmallBatch data;
-    const float before = one.probe(data.batch(), data.labels())[0];
+    const float before = base_loss(one);
     CHECK(weights_after(one, 30) == weights_after(three, 30));
-    CHECK(one.probe(data.batch(), data.labels())[0] < before);
+    CHECK(base_loss(one) < before);
   }
 }
 
 TEST_CASE("directions are unit vectors, per spec or as a whole") {
   Optimizer optimizer = make(2, PlanKind::tree);
   const SmallBatch data;
-  const auto losses = optimizer.probe(data.batch(), data.labels());
-  const auto paths = plan_paths(optimizer.plan());
+  const auto [losses, paths] = optimizer.probe(data.batch(), data.labels());
   bool degenerate = true;
   const auto norm = [](const std::vector<float>& values) {
     double sum = 0;
@@ -84,13 +92,50 @@ TEST_CASE("state and weights restored go on with the same bits") {
   CHECK(weights_after(first, 5) == weights_after(second, 5));
 }
 
+TEST_CASE("replicas add up to one unit vector, with the same bits for any number of threads") {
+  const auto update = [](int threads) {
+    Optimizer optimizer = make(threads, PlanKind::star);
+    const SmallBatch data;
+    for (int r = 0; r < 3; ++r) {
+      CHECK(optimizer.replica() == static_cast<std::uint64_t>(r));
+      const auto losses = optimizer.probe(data.batch(), data.labels());
+      const auto paths = plan_paths(optimizer.plan());
+      if (r < 2)
+        optimizer.add_replica(losses, paths, UnitVectorMode::whole);
+      else
+        optimizer.step(losses, paths, UnitVectorMode::whole);
+    }
+    CHECK(optimizer.replica() == 0);
+    CHECK(optimizer.generation() == 1);
+    return weights_after(optimizer, 0);
+  };
+  Optimizer untouched = make(1, PlanKind::star);
+  const auto before = weights_after(untouched, 0), after = update(1);
+  double moved = 0;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    moved += (double{after[i]} - before[i]) * (double{after[i]} - before[i]);
+  CHECK(std::sqrt(moved) == doctest::Approx(0.1).epsilon(1e-4));
+  CHECK(after == update(3));
+}
+
+TEST_CASE("dropped replicas leave the first vendors") {
+  Optimizer optimizer = make(1, PlanKind::tree);
+  const SmallBatch data;
+  const auto losses = optimizer.probe(data.batch(), data.labels());
+  optimizer.add_replica(losses, plan_paths(optimizer.plan()), UnitVectorMode::per_spec);
+  CHECK(optimizer.probe(data.batch(), data.labels()) != losses);
+  CHECK_THROWS_AS(optimizer.keep_best(losses, plan_paths(optimizer.plan())), Error);
+  optimizer.drop_replicas();
+  CHECK(optimizer.probe(data.batch(), data.labels()) == losses);
+}
+
 TEST_CASE("the line search scales vendors around the leader") {
   Optimizer optimizer = make(1, PlanKind::tree, 0.5f);
   const SmallBatch data;
+  const Probe found = optimizer.probe(data.batch(), data.labels());
   bool degenerate = false;
   const auto directions =
-      optimizer.direction(optimizer.probe(data.batch(), data.labels()),
-                          plan_paths(optimizer.plan()), UnitVectorMode::per_spec, degenerate);
+      optimizer.direction(found.losses, found.paths, UnitVectorMode::per_spec, degenerate);
   optimizer.update_lr_scales(directions);
   CHECK(optimizer.specs()[2].scales[0] == 0.0f);
   CHECK(optimizer.specs()[2].scales[1] != 0.0f);
@@ -111,4 +156,43 @@ TEST_CASE("seeds and directions of the wrong length are refused") {
   const auto before = weights_after(optimizer, 0);
   CHECK_THROWS_AS(optimizer.update_weights({{1}, {2}, {3}}, std::nullopt), Error);
   CHECK(weights_after(optimizer, 0) == before);
+}
+
+TEST_CASE("a scatter deals every vendor out evenly, anew in each generation") {
+  const std::vector<std::int64_t> counts{3, 1, 4};
+  const auto paths = sample_paths(7, 2, 12, counts);
+  for (std::size_t i = 0; i < 3; ++i)
+    for (int v = 0; v < counts[i]; ++v) {
+      int met = 0;
+      for (int b = 0; b < 12; ++b) met += paths[b * 3 + i] == v;
+      CHECK(met == 12 / counts[i]);
+    }
+  CHECK(paths == sample_paths(7, 2, 12, counts));
+  CHECK(paths != sample_paths(7, 3, 12, counts));
+  CHECK(paths != sample_paths(8, 2, 12, counts));
+}
+
+TEST_CASE("the control variate takes the base weights' loss off every sample's") {
+  const SmallBatch data;
+  const Labels labels = data.labels();
+  const OptimizerOptions plain{PlanKind::scatter, 0.1f, 0.5f, {}, 11};
+  OptimizerOptions less = plain;
+  less.control_variate = true;
+  Optimizer a(small_market(1), {3, 2, 4}, {0, 0, 0}, plain, {});
+  Optimizer b(small_market(1), {3, 2, 4}, {0, 0, 0}, less, {});
+  const Probe whole = a.probe(data.batch(), labels), rest = b.probe(data.batch(), labels);
+  std::vector<float> base(13);
+  a.market().base_losses(data.batch(), labels, base.data());
+  CHECK(whole.paths == rest.paths);
+  for (int i = 0; i < 13; ++i) CHECK(rest.losses[i] == whole.losses[i] - base[i]);
+}
+
+TEST_CASE("options that do not fit the plan are refused") {
+  const auto refused = [](OptimizerOptions options, std::int64_t sampling) {
+    CHECK_THROWS_AS(Optimizer(small_market(1), {3, 2, 4}, {0, sampling, 0}, options, {}), Error);
+  };
+  refused({PlanKind::star, 0.1f, {}, {}, 1}, 1);
+  refused({PlanKind::scatter, 0.1f, {}, {}, 1}, 1);
+  refused({PlanKind::scatter, 0.1f, {}, 0.5f, 1}, 0);
+  refused({PlanKind::tree, 0.1f, {}, {}, 1, true}, 0);
 }

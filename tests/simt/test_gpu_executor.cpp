@@ -44,9 +44,17 @@ void compare(const Models& models, const std::vector<std::int64_t>& counts, cons
   for (std::int64_t b = 0; b < batch; ++b)
     for (std::size_t i = 0; i < counts.size(); ++i)
       paths.push_back(static_cast<std::int32_t>((b + static_cast<std::int64_t>(i)) % counts[i]));
-  cpu->forward_paths(weights, data.batch(), paths.data(), expected.data());
-  gpu->forward_paths(weights, data.batch(), paths.data(), actual.data());
+  std::vector<float> their_losses(batch), our_losses(batch);
+  Labels labels = data.labels();
+  labels.ignore_index = 2;
+  cpu->forward_paths(weights, data.batch(), paths.data(),
+                     {expected.data(), their_losses.data(), &labels});
+  gpu->forward_paths(weights, data.batch(), paths.data(),
+                     {actual.data(), our_losses.data(), &labels});
   close(actual, expected, dtype);
+  close(our_losses, their_losses, dtype);
+  gpu->forward_paths(weights, data.batch(), paths.data(), {nullptr, actual.data(), &labels});
+  CHECK(std::equal(our_losses.begin(), our_losses.end(), actual.begin()));
 }
 
 }  // namespace

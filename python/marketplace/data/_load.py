@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from ._cache import (
 )
 from ._download import MNIST_FILES, download
 from .idx import read_idx
+
+if TYPE_CHECKING:
+    from .images import ImageFiles
 
 DATASETS = ("mnist", "fashion")
 SOURCES = ("auto", "full", "bundled")
@@ -40,17 +43,61 @@ class Dataset:
     directory : Path
         Where its files lie.
     x_train, x_test : ndarray
-        Images (N, 1, 28, 28), uint8, raw values 0 to 255.
+        Images (N, C, H, W), uint8, raw values 0 to 255: (N, 1, 28, 28), or of three colours; or
+        ``ImageFiles``, which decodes what it is asked for.
     y_train, y_test : ndarray
-        Labels (N,), int32, 0 to 9.
+        Labels (N,), int32, from 0.
+    class_names : tuple of str
+        Names of the classes, where they have any.
     """
 
     name: str
     directory: Path
-    x_train: NDArray[np.uint8]
+    x_train: NDArray[np.uint8] | ImageFiles
     y_train: NDArray[np.int32]
-    x_test: NDArray[np.uint8]
+    x_test: NDArray[np.uint8] | ImageFiles
     y_test: NDArray[np.int32]
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def class_count(self) -> int:
+        """How many classes the labels are of."""
+        return len(self.class_names) or 1 + max(self.y_train.max(), self.y_test.max())
+
+    def only(self, classes: Sequence[int]) -> Dataset:
+        """Keep the images of some classes, with the labels that they have.
+
+        Parameters
+        ----------
+        classes : sequence of int
+            The classes to keep.
+
+        Returns
+        -------
+        Dataset
+            Training and test images of these classes, in their order.
+
+        Raises
+        ------
+        ValueError
+            For no classes, or one without training or without test images.
+        """
+        for part, labels in (("training", self.y_train), ("test", self.y_test)):
+            missing = sorted(set(classes) - set(labels.tolist()))
+            if missing or not classes:
+                raise ValueError(
+                    f"only: expected classes with {part} images in {self.name}, "
+                    f"received {missing or 'none'}"
+                )
+        train, test = (np.isin(labels, list(classes)) for labels in (self.y_train, self.y_test))
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}, classes {','.join(map(str, sorted(classes)))}",
+            x_train=self.x_train[train],
+            y_train=self.y_train[train],
+            x_test=self.x_test[test],
+            y_test=self.y_test[test],
+        )
 
 
 def load(dataset: str = "mnist", source: str = "auto", *, report: Report | None = None) -> Dataset:

@@ -38,7 +38,7 @@ def batch_indices(seed: int, step: int, batch_size: int, image_count: int) -> ND
     return np.concatenate(pieces)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=4)
 def _shuffled(seed: int, epoch: int, image_count: int) -> NDArray[np.int64]:
     """Sort by random keys; the sort is stable, so equal keys do no harm to repeatability."""
     counter = epoch * image_count % 2**32

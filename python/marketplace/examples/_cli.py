@@ -8,48 +8,53 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
-import os
+import operator
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from ..data import DATASETS, SOURCES
+from ._arguments import Defaults, add_machine, add_output, add_schedule, add_training, add_update
+from ._values import find_path_problem
 
 STATUS_OK = 0
 STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130
 
-PLANS = ("star", "tree")
-DTYPES = ("float32", "bfloat16")
 PLOT_FORMATS = (".png", ".svg", ".pdf")
-DEFAULT_SEED = 42
-DEFAULT_PLAN = "star"
-DEFAULT_VENDORS = {"star": (8, 40, 512), "tree": (8, 8, 8)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line asks for; None means not given.
+    """What the command line of every example asks for; None means not given.
 
-    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``meta_lr``, ``seed`` and ``dtype`` can come
-    from a checkpoint, so a default for them is settled only when no run is resumed.
+    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``update``, ``momentum``, ``meta_lr``, ``seed``
+    and ``dtype`` can come from a checkpoint, so a default for them is settled only when no run is
+    resumed.
     """
 
     steps: int
     batch_size: int
+    forward_pass: int
+    marketplace_replica: int
+    algorithm: str
+    unit_vector_mode: str
     vendors: tuple[int, ...] | None
+    upstream_sampling: tuple[int, ...] | None
     plan: str | None
     lr: float | None
+    lr_schedule: str
     lr_decay: float
+    lr_final: float
+    schedule_steps: int
     probe_scale: float | None
+    update: str | None
+    momentum: float | None
     meta_lr: float | None
     seed: int | None
     device: str
     dtype: str | None
     threads: int | None
-    data: str
-    dataset: str
     eval_every: int
     checkpoint: Path | None
     checkpoint_every: int
@@ -58,33 +63,39 @@ class Options:
     json: Path | None
     quiet: bool
 
+    @property
+    def loss_classes(self) -> tuple[int, ...] | None:
+        """The classes that the loss is over; None for all."""
+        return None
 
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """An example's own defaults, as tuned for it."""
 
-    steps: int
-    batch_size: int
-    lr: float
-    lr_decay: float
-    probe_scale: float
+Given = TypeVar("Given", bound=Options)
 
 
 def parse(
-    prog: str, description: str, defaults: Defaults, argv: Sequence[str] | None = None
-) -> Options:
+    kind: type[Given],
+    parser: argparse.ArgumentParser,
+    defaults: Defaults,
+    argv: Sequence[str] | None = None,
+    find_problem: Callable[[Given], str | None] | None = None,
+    choose_plan: Callable[[Mapping[str, object]], str | None] = operator.itemgetter("plan"),
+) -> Given:
     """Parse and check a command line.
 
     Parameters
     ----------
-    prog : str
-        The command, as shown in its help.
-    description : str
-        One sentence for its help.
+    kind : type of Options
+        The example's options; a field for every argument of the parser.
+    parser : ArgumentParser
+        Of `make_parser`, with the example's own arguments added.
     defaults : Defaults
         The example's defaults.
     argv : sequence of str, optional
         The arguments; by default those of the process.
+    find_problem : callable, optional
+        Says what is wrong with the example's own values, or None.
+    choose_plan : callable
+        From the parser's values to the plan, or None where the market decides.
 
     Returns
     -------
@@ -96,10 +107,17 @@ def parse(
     SystemExit
         With status 2 after a message about a bad value; with 0 after ``--help``.
     """
-    parser = _parser(prog, description, defaults)
-    options = Options(**vars(parser.parse_args(argv)))
-    problem = _find_problem(options)
-    if problem is not None:
+    given = vars(parser.parse_args(argv))
+    if given["lr_schedule"] is None:
+        given["lr_schedule"] = "cosine" if choose_plan(given) == "node" else "exponential"
+    problem = _find_schedule_problem(given)
+    if given["lr_decay"] is None:
+        given["lr_decay"] = defaults.lr_decay if given["lr_schedule"] == "exponential" else 0.0
+    if given["schedule_steps"] is None:
+        given["schedule_steps"] = max(given["steps"], 1)
+    options = kind(**given)
+    problem = problem or _find_problem(options) or (find_problem and find_problem(options))
+    if problem:
         parser.error(problem)
     return options
 
@@ -111,224 +129,61 @@ def fail(prog: str, error: BaseException) -> int:
     return STATUS_FAILED
 
 
-def _parser(prog: str, description: str, defaults: Defaults) -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str, defaults: Defaults) -> argparse.ArgumentParser:
+    """Make a parser of what all examples share.
+
+    Parameters
+    ----------
+    prog : str
+        The command, as shown in its help.
+    description : str
+        One sentence for its help.
+    defaults : Defaults
+        The example's defaults.
+
+    Returns
+    -------
+    ArgumentParser
+        To which an example may add its own groups.
+    """
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
-    _add_training(parser.add_argument_group("training"), defaults)
-    _add_machine(parser.add_argument_group("machine and data"))
-    _add_output(parser.add_argument_group("output"))
+    add_training(parser.add_argument_group("training"), defaults)
+    add_update(parser.add_argument_group("updates"), defaults)
+    add_schedule(parser.add_argument_group("learning rate"), defaults)
+    add_machine(parser.add_argument_group("machine"))
+    add_output(parser.add_argument_group("output"))
     return parser
 
 
-_Group = argparse._ArgumentGroup
-
-
-def _add_training(group: _Group, defaults: Defaults) -> None:
-    group.add_argument(
-        "--steps",
-        type=_whole(0),
-        default=defaults.steps,
-        metavar="N",
-        help="train until step N (default: %(default)s)",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=_whole(1),
-        default=defaults.batch_size,
-        metavar="N",
-        help="images per step (default: %(default)s)",
-    )
-    group.add_argument(
-        "--vendors",
-        type=_vendors,
-        metavar="N,N,N",
-        help="vendors of each spec, or one number for all (default: 8,40,512 "
-        "with plan star, 8,8,8 with plan tree)",
-    )
-    group.add_argument(
-        "--plan",
-        choices=PLANS,
-        help="which paths are tried: every one (tree), or those that leave the "
-        "leader's path in one place (star, the default)",
-    )
-    group.add_argument(
-        "--lr", type=_number(low=0.0), metavar="X", help=f"learning rate (default: {defaults.lr})"
-    )
-    group.add_argument(
-        "--lr-decay",
-        type=_number(low=0.0, high=1.0, low_included=True),
-        default=defaults.lr_decay,
-        metavar="X",
-        help="the learning rate, or the meta learning rate where there is one, "
-        "is multiplied by 1 - X after each step (default: %(default)s)",
-    )
-    group.add_argument(
-        "--probe-scale",
-        type=_number(low=0.0),
-        metavar="X",
-        help=f"size of the deltas relative to the learning rate (default: {defaults.probe_scale})",
-    )
-    group.add_argument(
-        "--meta-lr",
-        type=_number(low=0.0, high=1.0),
-        metavar="X",
-        help="search along each direction with learning rates changed by up to "
-        "this share (default: no search)",
-    )
-    group.add_argument(
-        "--seed",
-        type=_whole(0, 2**64 - 1),
-        metavar="N",
-        help="seed of everything random: initial weights, deltas, batches "
-        f"(default: {DEFAULT_SEED})",
-    )
-
-
-def _add_machine(group: _Group) -> None:
-    group.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="auto, or one that `python -m marketplace info` lists (default: %(default)s)",
-    )
-    group.add_argument(
-        "--dtype", choices=DTYPES, help="what to compute in; weights are float32 (default: float32)"
-    )
-    group.add_argument(
-        "--threads", type=_whole(1), metavar="N", help="threads on a CPU (default: one per core)"
-    )
-    group.add_argument(
-        "--data",
-        choices=SOURCES,
-        default="auto",
-        help="full: the whole set, MNIST is downloaded when it is not in the "
-        "cache; bundled: the subset in the package; auto: the whole set if it is "
-        "there, else the subset (default: %(default)s). The directory that "
-        "MARKETPLACE_DATA names is the cache",
-    )
-    group.add_argument(
-        "--dataset",
-        choices=DATASETS,
-        default="mnist",
-        help="digits or clothes (default: %(default)s)",
-    )
-
-
-def _add_output(group: _Group) -> None:
-    group.add_argument(
-        "--eval-every",
-        type=_whole(1),
-        default=25,
-        metavar="N",
-        help="measure the test accuracy every N steps, on at most 1,000 test "
-        "images; at the end on all of them (default: %(default)s)",
-    )
-    group.add_argument(
-        "--checkpoint",
-        type=Path,
-        metavar="FILE",
-        help="write the state of training there, now and then, at the end and on Ctrl-C",
-    )
-    group.add_argument(
-        "--checkpoint-every",
-        type=_whole(1),
-        default=100,
-        metavar="N",
-        help="steps from one checkpoint to the next (default: %(default)s)",
-    )
-    group.add_argument(
-        "--resume",
-        type=Path,
-        metavar="FILE",
-        help="go on from a checkpoint; with the other options as before, the "
-        "result is the same to the bit as without the stop",
-    )
-    group.add_argument(
-        "--plot",
-        type=Path,
-        metavar="FILE",
-        help="draw the learning curve (PNG; or SVG, PDF by the file's name)",
-    )
-    group.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write settings, results and history as one JSON object",
-    )
-    group.add_argument("--quiet", action="store_true", help="no progress, only the summary line")
+def _find_schedule_problem(given: dict[str, object]) -> str | None:
+    schedule = given["lr_schedule"]
+    if given["lr_decay"] is not None and schedule != "exponential":
+        return f"argument --lr-decay: expected none with --lr-schedule {schedule}, received one"
+    if given["schedule_steps"] is not None and schedule != "cosine":
+        return f"argument --schedule-steps: expected --lr-schedule cosine, received {schedule}"
+    return None
 
 
 def _find_problem(options: Options) -> str | None:
     """Look for what values say only together, or about this machine's directories."""
-    if options.dataset == "fashion" and options.data == "bundled":
-        return "argument --data: Fashion-MNIST has no bundled subset, expected auto or full"
+    if options.algorithm == "v1" and options.plan == "node":
+        return "argument --plan: expected star or tree with --algorithm v1, received node"
+    if options.algorithm == "v1":
+        given = (options.probe_scale, options.meta_lr)
+        names = [
+            name
+            for name, value in zip(("--probe-scale", "--meta-lr"), given, strict=True)
+            if value is not None
+        ]
+        if options.marketplace_replica > 1:
+            names.append("--marketplace-replica")
+        if names:
+            return f"argument {names[0]}: expected --algorithm v2, received v1, which has no such"
     if options.plot is not None and options.plot.suffix.lower() not in PLOT_FORMATS:
         expected = ", ".join(PLOT_FORMATS)
         return f"argument --plot: expected a name ending in {expected}, received {options.plot}"
     for name in ("checkpoint", "plot", "json"):
         path: Path | None = getattr(options, name)
-        if path is not None and (problem := _find_path_problem(path)) is not None:
+        if path is not None and (problem := find_path_problem(path)) is not None:
             return f"argument --{name}: {problem}"
     return None
-
-
-def _find_path_problem(path: Path) -> str | None:
-    """Why this file cannot be written; better said before the training than after it."""
-    if path.is_dir():
-        return f"expected a file, received the directory {path}"
-    if not path.parent.is_dir():
-        return f"expected a file in a directory that exists, received {path}"
-    if not os.access(path.parent, os.W_OK):
-        return f"expected a directory that can be written to, received {path.parent}"
-    return None
-
-
-def _whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Make a parser of integers from ``low`` to ``high``."""
-    span = f"of at least {low}" if high is None else f"from {low} to {high}"
-
-    def parse_whole(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"expected a whole number {span}, received {text!r}")
-        return value
-
-    return parse_whole
-
-
-def _number(
-    *, low: float, high: float = math.inf, low_included: bool = False
-) -> Callable[[str], float]:
-    """Make a parser of numbers between two bounds; the upper one is always excluded."""
-    span = f"{'at least' if low_included else 'above'} {low:g}"
-    if high < math.inf:
-        span += f" and below {high:g}"
-
-    def parse_number(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        # Written so that NaN fails.
-        if not (low < value < high or (low_included and value == low)):
-            raise argparse.ArgumentTypeError(f"expected a number {span}, received {text!r}")
-        return value
-
-    return parse_number
-
-
-def _vendors(text: str) -> tuple[int, ...]:
-    try:
-        counts = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        counts = ()
-    if len(counts) == 1:
-        counts *= 3
-    if len(counts) != 3 or min(counts) < 1 or max(counts) < 2:
-        raise argparse.ArgumentTypeError(
-            "expected three whole numbers of at least 1, not all 1, such as 8,40,512, "
-            f"received {text!r}"
-        )
-    return counts

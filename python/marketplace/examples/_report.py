@@ -16,6 +16,12 @@ from ._cli import Options
 from ._plot import plot_learning_curve
 from ._run import Outcome
 
+# Options that decide nothing, or that the report has keys of their own for.
+_ELSEWHERE = frozenset(
+    "steps vendors plan dtype device seed lr probe_scale meta_lr threads "
+    "checkpoint checkpoint_every resume plot json quiet".split()
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -133,8 +139,11 @@ def _finite(point: dict[str, Any]) -> dict[str, Any]:
 
 def _options(run: Run) -> dict[str, Any]:
     """Collect the settings that decide the result and have no key of their own."""
-    names = ("dataset", "data", "batch_size", "lr_decay", "eval_every")
-    chosen: dict[str, Any] = {name: getattr(run.options, name) for name in names}
+    chosen: dict[str, Any] = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(run.options).items()
+        if name not in _ELSEWHERE
+    }
     for name in ("learning_rate", "probe_scale", "meta_learning_rate"):
         value = getattr(run.opt, name)
         chosen[f"final_{name}"] = None if value is None else float(value)

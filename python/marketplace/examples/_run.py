@@ -14,16 +14,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Dataset
+from ..data import Dataset, ImageFiles
 from ..optimizers import Optimizer
 from ..training import Spec, straight_forward
 from ._batches import batch_indices
 from ._cli import Options
 from ._interrupt import Interrupt
 from ._progress import Progress
+from ._setup import rate_change
 
 PERIODIC_IMAGES = 1_000
 _EVALUATION_BATCH = 500
+
+F32 = NDArray[np.float32]
+Images = NDArray[np.uint8] | ImageFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,15 +122,15 @@ def train(
     return Outcome(curve.points, seconds, first_step, interrupt.requested, checkpoint_error)
 
 
-def measure_accuracy(market: Sequence[Spec], x: NDArray[np.uint8], y: NDArray[np.int32]) -> float:
+def measure_accuracy(market: Sequence[Spec], x: Images, y: NDArray[np.int32]) -> float:
     """Measure how many images the base weights classify rightly.
 
     Parameters
     ----------
     market : sequence of Spec
         The market.
-    x : ndarray
-        Images (N, 1, 28, 28), uint8.
+    x : ndarray or ImageFiles
+        Images (N, C, H, W), uint8.
     y : ndarray
         Labels (N,), int32.
 
@@ -138,7 +142,7 @@ def measure_accuracy(market: Sequence[Spec], x: NDArray[np.uint8], y: NDArray[np
     right = 0
     for start in range(0, len(x), _EVALUATION_BATCH):
         part = slice(start, start + _EVALUATION_BATCH)
-        logits = np.asarray(straight_forward(market, x[part]))
+        logits = np.asarray(straight_forward(market, np.asarray(x[part])))
         right += int(np.count_nonzero(logits.argmax(axis=1) == y[part]))
     return 100.0 * right / len(x)
 
@@ -161,13 +165,34 @@ class _Curve:
 
 
 def _step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
-    """One step on one minibatch; return the leader's loss, that of the weights before it."""
-    indices = batch_indices(opt.seed, opt.global_step, options.batch_size, len(dataset.x_train))
-    loss, paths = opt.probe(dataset.x_train[indices], dataset.y_train[indices])
-    opt.step(loss, paths)
-    _decay(opt, 1.0 - options.lr_decay)
+    """One update; return the leader's loss, that of the weights before it."""
+    if options.algorithm == "v1":
+        loss = _keep_best(opt, dataset, options)
+    else:
+        indices = _indices(opt, dataset, options.batch_size * options.forward_pass)
+        loss, _ = opt.train_step(
+            dataset.x_train[indices],
+            dataset.y_train[indices],
+            options.unit_vector_mode,
+            forward_pass=options.forward_pass,
+            marketplace_replica=options.marketplace_replica,
+        )
+    _decay(opt, rate_change(options, opt.global_step))
     # Both plans list the leader's path (all zeros) first.
-    return float(np.asarray(loss)[0])
+    return float(loss[0])
+
+
+def _keep_best(opt: Optimizer, dataset: Dataset, options: Options) -> F32:
+    """V1 on the same samples as V2 would take."""
+    indices = _indices(opt, dataset, options.batch_size * options.forward_pass)
+    for part in indices.reshape(options.forward_pass, options.batch_size):
+        loss, paths = opt.accumulate(dataset.x_train[part], dataset.y_train[part])
+    opt.keep_best(loss, paths)
+    return loss
+
+
+def _indices(opt: Optimizer, dataset: Dataset, count: int) -> NDArray[np.int64]:
+    return batch_indices(opt.seed, opt.global_step, count, len(dataset.x_train))
 
 
 def _decay(opt: Optimizer, factor: float) -> None:
@@ -183,7 +208,7 @@ def _is_due(step: int, every: int, last: int) -> bool:
     return step % every == 0 and step < last
 
 
-def _thinned(dataset: Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+def _thinned(dataset: Dataset) -> tuple[Images, NDArray[np.int32]]:
     """At most 1,000 test images, evenly spread: MNIST's first half is easier than its second."""
     stride = -(-len(dataset.x_test) // PERIODIC_IMAGES)
     return dataset.x_test[::stride], dataset.y_test[::stride]

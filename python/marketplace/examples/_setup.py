@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from .. import random
 from ..optimizers import Optimizer
+from ..schedules import cosine
 from ..training import Spec
-from ._cli import DEFAULT_PLAN, DEFAULT_SEED, DEFAULT_VENDORS, Defaults, Options
-
-MakeMarket = Callable[[Sequence[int]], list[Spec]]
+from ._arguments import DEFAULT_SEED, Defaults
+from ._cli import Options
+from ._markets import Structure
 
 
 def set_up(
-    options: Options, defaults: Defaults, make_market: MakeMarket
+    options: Options, defaults: Defaults, structure: Structure
 ) -> tuple[list[Spec], Optimizer]:
     """Build the market and its optimizer.
 
@@ -24,8 +23,8 @@ def set_up(
         else from ``defaults``.
     defaults : Defaults
         The example's defaults.
-    make_market : callable
-        Vendor counts to a market; called after the random generator was seeded.
+    structure : Structure
+        The market's; built after the random generator was seeded.
 
     Returns
     -------
@@ -43,30 +42,45 @@ def set_up(
     RuntimeError
         There is no such device.
     """
-    plan = options.plan or DEFAULT_PLAN
+    plan = options.plan or structure.plan
     seed = DEFAULT_SEED if options.seed is None else options.seed
     random.manual_seed(seed)
-    market = make_market(options.vendors or DEFAULT_VENDORS[plan])
+    market = structure.specs(plan, options.vendors, options.upstream_sampling)
     if options.resume is not None:
-        return market, _resume(options, market)
+        opt = _resume(options, market)
+        opt.classes = options.loss_classes
+        return market, opt
+    lr, probe_scale = _default_rates(options, defaults, plan)
     opt = Optimizer(
         market,
-        options.lr or defaults.lr,
+        options.lr or lr,
         options.meta_lr,
-        probe_scale=options.probe_scale or defaults.probe_scale,
+        probe_scale=options.probe_scale or probe_scale,
         plan=plan,
+        update=options.update,
+        momentum=0.9 if options.momentum is None else options.momentum,
         device=options.device,
         dtype=options.dtype or "float32",
         seed=seed,
         threads=options.threads,
     )
+    opt.classes = options.loss_classes
     return market, opt
+
+
+def _default_rates(options: Options, defaults: Defaults, plan: str) -> tuple[float, float | None]:
+    """Give the learning rate and the probe scale of a plan."""
+    if options.algorithm == "v1":
+        return defaults.jitter, None
+    if plan == "node":
+        return defaults.node_lr, defaults.node_probe_scale
+    return defaults.lr, defaults.probe_scale
 
 
 def _resume(options: Options, market: list[Spec]) -> Optimizer:
     assert options.resume is not None
     opt = Optimizer.resume(options.resume, market, device=options.device, threads=options.threads)
-    for name in ("plan", "seed", "dtype"):
+    for name in ("plan", "seed", "dtype", "update", "momentum"):
         given, kept = getattr(options, name), getattr(opt, name)
         if given is not None and given != kept:
             raise ValueError(f"--{name}: expected {kept}, as in {options.resume}, received {given}")
@@ -79,17 +93,27 @@ def _resume(options: Options, market: list[Spec]) -> Optimizer:
 def _follow_options(opt: Optimizer, options: Options) -> None:
     """Given rates count as those of step 0, so that repeating a command line changes nothing."""
     searching = opt.meta_learning_rate is not None
-    factor = 1.0 - options.lr_decay
     if options.lr is not None:
-        opt.learning_rate = _decayed(options.lr, factor, 0 if searching else opt.global_step)
+        opt.learning_rate = _scheduled(options, options.lr, 0 if searching else opt.global_step)
     if options.meta_lr is not None:
-        opt.meta_learning_rate = _decayed(options.meta_lr, factor, opt.global_step)
+        opt.meta_learning_rate = _scheduled(options, options.meta_lr, opt.global_step)
     if options.probe_scale is not None:
         opt.probe_scale = options.probe_scale
 
 
-def _decayed(rate: float, factor: float, steps: int) -> float:
+def rate_change(options: Options, step: int) -> float:
+    """Give what the learning rate is multiplied by after ``step`` steps: its schedule's ratio.
+
+    A run that goes on knows the rate it stopped with, not the one it started from.
+    """
+    if options.lr_schedule == "cosine":
+        rate = cosine(1.0, options.schedule_steps, final=options.lr_final)
+        return rate(step) / rate(step - 1)
+    return 1.0 - options.lr_decay
+
+
+def _scheduled(options: Options, rate: float, steps: int) -> float:
     """Multiply step by step, as training does: a power would round differently."""
-    for _ in range(steps):
-        rate *= factor
+    for step in range(1, steps + 1):
+        rate *= rate_change(options, step)
     return rate

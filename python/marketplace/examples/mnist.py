@@ -6,23 +6,27 @@ in the reference; the instance norms make up for it.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 
-from .. import nn
-from ..data import load
+from ..data import Dataset
 from ..training import Spec
-from . import _cli, _plot, _report
-from ._cli import Defaults, Options
-from ._interrupt import Interrupt
-from ._progress import Progress
-from ._run import Outcome, train
-from ._setup import set_up
+from . import _digits, _program
+from ._arguments import Defaults
+from ._digits import DigitOptions, load_digits
+from ._markets import Structure, digit_structure
 
 PROG = "python -m marketplace.examples.mnist"
-IMAGE_SHAPE = (1, 28, 28)
-DEFAULTS = Defaults(steps=400, batch_size=64, lr=0.1, lr_decay=0.001, probe_scale=0.01)
+DEFAULTS = Defaults(
+    steps=1000,
+    batch_size=64,
+    lr=0.1,
+    lr_decay=0.001,
+    probe_scale=0.01,
+    jitter=0.01,
+    vendors="1,1,1,17,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
+    plan="node; the market's own where vendors, a market, a norm or V1 are asked for",
+)
 
 
 def make_market(vendors: Sequence[int]) -> list[Spec]:
@@ -36,28 +40,9 @@ def make_market(vendors: Sequence[int]) -> list[Spec]:
     Returns
     -------
     list of Spec
-        Images (B, 1, 28, 28) to logits (B, 10); 88,106 parameters.
+        Images (B, 1, 28, 28) to logits (B, 10); 87,850 parameters.
     """
-    first = nn.Model(
-        nn.Conv2d(1, 32, 5),
-        nn.relu,
-        nn.Conv2d(32, 32, 5),
-        nn.relu,
-        nn.InstanceNorm(32),
-        nn.max_pool2d,
-    )
-    second = nn.Model(
-        nn.Conv2d(32, 64, 3),
-        nn.relu,
-        nn.Conv2d(64, 64, 3),
-        nn.relu,
-        nn.InstanceNorm(64),
-        nn.max_pool2d,
-        lambda x: x.flatten(1),
-    )
-    third = nn.Model(nn.Linear(576, 10))
-    models = (first, second, third)
-    return [Spec(model, count) for model, count in zip(models, vendors, strict=True)]
+    return digit_structure().specs("star", tuple(vendors))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,62 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         With status 2 after a bad option, with 0 after ``--help``.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options = _cli.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, arguments)
-    try:
-        return _run(options, arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return _cli.STATUS_INTERRUPTED
-    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        return _cli.fail(PROG, error)
+    options = parse(arguments)
+    return _program.run(PROG, options, DEFAULTS, arguments, load_digits, _structure)
 
 
-def _run(options: Options, arguments: Sequence[str]) -> int:
-    run = _prepare(options)
-    if not options.quiet:
-        _tell("\n".join(_report.opening_lines(run)))
-    with Interrupt() as interrupt:
-        progress = Progress(run.opt.global_step, options.steps, options.quiet)
-        try:
-            outcome = train(run.market, run.opt, run.dataset, options, progress, interrupt)
-        finally:
-            progress.close()
-    print(_report.summary(run, outcome), flush=True)
-    _write_results(run, outcome)
-    return _status(options, outcome, arguments)
+def parse(argv: Sequence[str]) -> DigitOptions:
+    """Parse and check a command line; exits with status 2 after a bad option."""
+    return _digits.parse(PROG, "Train the beautiful-MNIST market.", DEFAULTS, argv)
 
 
-def _prepare(options: Options) -> _report.Run:
-    """Find out whatever can fail before the training starts."""
-    if options.plot is not None:
-        _plot.require_matplotlib()
-    dataset = load(options.dataset, options.data, report=None if options.quiet else _tell)
-    market, opt = set_up(options, DEFAULTS, make_market)
-    flops = opt.flops_per_step(IMAGE_SHAPE, options.batch_size)
-    return _report.Run(options, dataset, market, opt, flops)
-
-
-def _write_results(run: _report.Run, outcome: Outcome) -> None:
-    if run.options.json is not None:
-        _report.write_json(run.options.json, run, outcome)
-    if run.options.plot is not None:
-        _report.write_plot(run.options.plot, run, outcome)
-
-
-def _status(options: Options, outcome: Outcome, arguments: Sequence[str]) -> int:
-    if outcome.checkpoint_error is not None:
-        return _cli.fail(PROG, outcome.checkpoint_error)
-    if not outcome.interrupted:
-        return _cli.STATUS_OK
-    if options.checkpoint is not None and not options.quiet:
-        # A later --resume overrules an earlier one, so the whole line can be kept.
-        again = shlex.join([*arguments, "--resume", str(options.checkpoint)])
-        _tell(f"to go on: {PROG} {again}")
-    return _cli.STATUS_INTERRUPTED
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _structure(options: DigitOptions, dataset: Dataset) -> Structure:
+    return options.structure
 
 
 if __name__ == "__main__":

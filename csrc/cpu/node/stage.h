@@ -1,0 +1,94 @@
+// One stage of a chain made ready for node perturbation: its contraction, what follows channel by
+// channel, how a disturbed channel spreads into the next contraction, and the rest of the market.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cpu/node/weight_gradient.h"
+#include "cpu/program.h"
+#include "cpu/workspace.h"
+#include "graph/chain.h"
+
+namespace marketplace::cpu {
+
+using Models = std::vector<std::shared_ptr<Model>>;
+
+// Some ops with their program, all in float32, and the packed weights of `variants` of them.
+class Segment {
+ public:
+  Segment(const KernelTable& kernels, const Shape& input_shape, Layout layout, bool planar_out,
+          Model& model);
+
+  std::int64_t output_size() const { return program_.output_size; }
+  std::int64_t scratch_floats(std::int64_t samples) const {
+    return program_.scratch_size * samples;
+  }
+  std::int64_t largest_channels() const { return program_.largest_channels; }
+  // Values of variants, (count, n); null: the model's own weights.
+  void pack(const std::shared_ptr<const std::vector<float>>& variants, std::int64_t count);
+  void run(std::int64_t variant, std::int64_t samples, const float* in, float* out, float* scratch,
+           float* statistics) const;
+
+ private:
+  const KernelTable& kernels_;
+  Model& model_;
+  Program program_;
+  Buffer packed_, staging_;
+};
+
+class NodeStage {
+ public:
+  // Stage `index` of a chain, disturbed `probes` times; the last stage never is.
+  NodeStage(const Models& models, const Chain& chain, std::size_t index, std::int64_t probes,
+            const KernelTable& kernels);
+
+  const std::int64_t probes;
+  const int spec;
+  const bool last;     // the market's output layer
+  const bool trained;  // has a gradient
+  const std::int64_t channels, pixels, out_pixels, in_floats, sum_floats, out_floats;
+
+  // Takes over the market's weights. seeds (V,) of the spec; scale as in NodeProbe.
+  void prepare(const Models& models, const std::vector<std::uint64_t>& seeds, float scale);
+  std::uint64_t key(std::int64_t probe) const { return keys_[probe]; }
+  std::int64_t sign_words() const { return pixels * ((channels + 31) / 32); }
+
+  const Segment& sum() const { return *sum_; }           // planar -> channels-last
+  const Segment& channelwise() const { return *rest_; }  // channels-last -> planar
+  const Segment& spread() const { return *spread_; }     // one channel -> channels-last
+  const Segment* tail() const { return tail_.get(); }    // channels-last -> logits
+  bool relu_first() const { return relu_first_; }        // the tail wants its input clamped
+  const WeightGradient& weight_gradient() const { return *gradient_; }
+
+  // Adds gradients: of the contraction from the result of weight_gradient, and, from the summed
+  // loss changes (probes, channels) of every task, those of the channelwise parameters.
+  void add_contraction(const float* result, const float* panel, std::int64_t samples,
+                       std::vector<std::vector<float>>& gradients, const Models& models) const;
+  void add_channelwise(const std::vector<double>& changes,
+                       std::vector<std::vector<float>>& gradients, const Models& models) const;
+  std::int64_t largest_scratch(std::int64_t samples) const;
+  std::int64_t largest_channels() const;
+
+ private:
+  void build_spread(const Models& models, const Chain& chain, std::size_t index);
+  void build_tail(const Models& models, const Chain& chain, std::size_t index);
+  void prepare_channelwise();
+  void prepare_spread(const Models& models);
+  float sign(std::int64_t parameter, std::int64_t probe, std::int64_t channel) const;
+
+  const KernelTable& kernels_;
+  const Link contraction_;
+  std::unique_ptr<Slice> sum_slice_, rest_slice_, tail_slice_;
+  std::unique_ptr<Model> spread_model_;
+  Link next_{};  // the contraction after this one
+  std::unique_ptr<Segment> sum_, rest_, spread_, tail_;
+  std::unique_ptr<WeightGradient> gradient_;
+  bool relu_first_ = false;
+  std::vector<std::uint64_t> keys_;   // per probe
+  std::vector<std::uint32_t> flips_;  // random signs of (parameter, channel)
+  float scale_ = 0;
+};
+
+}  // namespace marketplace::cpu

@@ -1,0 +1,346 @@
+"""Updates from several forward passes, and V1's update: what goes beyond one probe and one step.
+
+``forward_pass``: several minibatches with the same vendors, ``loss[p] = mean over minibatches``.
+``marketplace_replica``: several independent draws of all vendors,
+``g_i = sum over replicas sum over paths z delta``, normalised once. Both cost the memory of one.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _core
+from ._arrays import F32, I32, integer, labels_input, market_input, refusal
+from ._classes import class_losses
+from ._steps import Direction, StepParts, UnitVectorMode, warn_if
+
+Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
+
+
+class UpdateParts(StepParts, abc.ABC):
+    """Minibatches and replicas that add up to one update; ``Optimizer`` builds on them."""
+
+    global_step: int
+    classes: Sequence[int] | None
+    _total: NDArray[np.float64]  # of the minibatches' losses
+    _count: int
+    _minibatches: list[Minibatch]  # kept for a line search alone
+
+    def __init__(self) -> None:
+        self.classes = None
+        self._start_over()
+
+    @property
+    def replica(self) -> int:
+        """How many replicas of this update are summed up so far."""
+        return self._native.replica
+
+    def probe(self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None) -> tuple[F32, I32]:
+        """Compute the loss of every path of the plan on one batch.
+
+        Parameters
+        ----------
+        x : array (B, ...)
+            Samples; uint8 or float32.
+        y : integer array (B,)
+            Labels.
+        ignore_index : int, optional
+            A label whose samples count for nothing.
+
+        Returns
+        -------
+        loss : float32 array (P,)
+            Mean cross-entropy of every path; the leader's first. Of a scatter: the cross-entropy
+            of every sample whose label counts, in their order, each on a path of its own (a
+            function of seed, generation and batch size; batch norms use running statistics).
+        paths : int32 array (P, S)
+            The vendor of every spec, by path.
+
+        Raises
+        ------
+        TypeError
+            For another dtype.
+        ValueError
+            For an empty batch, other shapes, labels out of range or samples that are not finite.
+        """
+        return self._probe("probe", x, y, ignore_index, further=False)
+
+    def accumulate(
+        self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None
+    ) -> tuple[F32, I32]:
+        """Probe one more minibatch with the same vendors; give the losses' mean so far.
+
+        The mean runs over the minibatches since the vendors were drawn, or since the last
+        ``probe``, which counts as the first. Hand it to ``step``::
+
+            for x, y in minibatches:
+                loss, paths = optimizer.accumulate(x, y)
+            optimizer.step(loss, paths)
+
+        Parameters
+        ----------
+        x, y, ignore_index
+            As for ``probe``.
+
+        Returns
+        -------
+        loss : float32 array (P,)
+            Mean of the minibatches' losses, each minibatch counting the same; summed in float64.
+        paths : int32 array (P, S)
+            The vendor of every spec, by path.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``probe``, or for a minibatch of a scatter whose samples do not match those before.
+            The mean is as it was then.
+
+        Notes
+        -----
+        Batch norms take over the statistics of every minibatch at the next step. Under a meta
+        learning rate the minibatches themselves are kept until then: the line search runs on all.
+        """
+        loss, paths = self._probe("accumulate", x, y, ignore_index, further=self._count > 0)
+        if self._count > 1:
+            loss = (self._total / self._count).astype(np.float32)
+        return loss, paths
+
+    def add_replica(
+        self,
+        loss: ArrayLike,
+        paths: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str | None = None,
+    ) -> None:
+        """Add the direction of these vendors, not normalised, to a sum, and draw others.
+
+        The next ``step`` adds its own vendors' direction and normalises the sum::
+
+            for _ in range(replicas - 1):
+                optimizer.add_replica(*optimizer.probe(x, y))
+            optimizer.step(*optimizer.probe(x, y))
+
+        The seeds of replica r are a function of (seed, generation, r, spec, vendor). Nothing is
+        kept of a replica but its share of the sum, one number per parameter for all of them.
+
+        Parameters
+        ----------
+        loss, paths, unit_vector_mode
+            As for ``step``; the mode is the same for all replicas of an update.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``step``. Nothing has changed then.
+        RuntimeError
+            Between ``update_lr_scales`` and ``update_seeds``.
+
+        Warns
+        -----
+        RuntimeWarning
+            If all losses are equal; this replica adds nothing then.
+        """
+        losses, rows, mode = self._scored("add_replica", loss, paths, unit_vector_mode)
+        self._refuse_line_search("add_replica")
+        degenerate = self._ready().add_replica(losses, rows, mode)
+        self._start_over()
+        warn_if(degenerate, "add_replica")
+
+    def drop_replicas(self) -> None:
+        """Forget the replicas of an update that will not come, and go back to its first vendors."""
+        self._ready().drop_replicas()
+        self._start_over()
+
+    def train_step(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str | None = None,
+        ignore_index: int | None = None,
+        *,
+        forward_pass: int = 1,
+        marketplace_replica: int = 1,
+    ) -> tuple[F32, I32]:
+        """Probe and step; give the losses and paths that the step was taken from.
+
+        Parameters
+        ----------
+        x : array (n B, ...)
+            Samples of all minibatches; uint8 or float32.
+        y : integer array (n B,)
+            Labels.
+        unit_vector_mode : UnitVectorMode or its value
+            What the direction is divided by.
+        ignore_index : int, optional
+            A label whose samples count for nothing.
+        forward_pass : int
+            How many minibatches n the samples are cut into, in their order. They meet the same
+            vendors one after another; losses are averaged.
+        marketplace_replica : int
+            How many independent draws of all vendors meet the samples; directions are summed.
+
+        Returns
+        -------
+        loss : float32 array (P,)
+            Mean losses of the last replica.
+        paths : int32 array (P, S)
+            Their paths.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``probe`` and ``step``, or for samples that cannot be cut into n equal minibatches.
+            The weights and the vendors are as they were then.
+
+        Notes
+        -----
+        Under a meta learning rate the line search runs once, along the sum's direction, with the
+        last replica's seeds, on all minibatches.
+        """
+        replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
+        minibatches = _cut(x, y, integer(forward_pass, "train_step", "forward_pass", 1))
+        try:
+            for replica in range(replicas):
+                self._start_over()
+                for part, labels in minibatches:
+                    loss, paths = self.accumulate(part, labels, ignore_index)
+                if replica < replicas - 1:
+                    self.add_replica(loss, paths, unit_vector_mode)
+            self.step(loss, paths, unit_vector_mode)
+        except BaseException:
+            if self.replica > 0:
+                self.drop_replicas()
+            raise
+        return loss, paths
+
+    @abc.abstractmethod
+    def step(
+        self,
+        loss: ArrayLike,
+        paths: ArrayLike,
+        unit_vector_mode: UnitVectorMode | str | None = None,
+    ) -> None:
+        """Update the weights; see ``Optimizer.step``."""
+
+    def keep_best(self, loss: ArrayLike, paths: ArrayLike) -> int:
+        """Make the best path's vendors the base weights, and draw new vendors around them (V1).
+
+        ``W_i += delta_i of the path with the lowest loss``; ties go to the earlier path. Vendor
+        v > 0 then becomes ``W + uniform(-a, a)``, a being ``learning_rate * probe_scale``, or the
+        learning rate without a probe scale. Meta learning rates play no part.
+
+        Parameters
+        ----------
+        loss : array (P,)
+            Losses of paths.
+        paths : integer array (P, S)
+            Their paths.
+
+        Returns
+        -------
+        int
+            The best path's row.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``step``. Nothing has changed then.
+        RuntimeError
+            After ``add_replica``: directions cannot be summed with best vendors; or between
+            ``update_lr_scales`` and ``update_seeds``.
+        """
+        losses, rows, _ = self._scored("keep_best", loss, paths, UnitVectorMode.per_spec)
+        self._refuse_line_search("keep_best")
+        best = self._ready().keep_best(losses, rows)
+        self._start_over()
+        self.global_step += 1
+        return best
+
+    def update_seeds(self, keep_leader: bool = True) -> None:
+        """Draw new vendors; the leader keeps seed 0 unless told otherwise.
+
+        Losses and replicas that were added up for the present ones are dropped.
+        """
+        super().update_seeds(keep_leader)
+        self._start_over()
+
+    def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
+        """Make vendors that differ in how far they step along a direction.
+
+        Vendor v now carries ``direction * lr * (1 + s_v)``; the next ``probe`` or ``forward`` tells
+        which scale is best.
+
+        Parameters
+        ----------
+        direction_vectors : sequence of mapping of str to array
+            Per spec and key, a direction.
+
+        Raises
+        ------
+        RuntimeError
+            Without a meta learning rate.
+        TypeError, ValueError
+            For other keys or shapes.
+        """
+        super().update_lr_scales(direction_vectors)
+        self._start_over()
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _probe(
+        self, op: str, x: ArrayLike, y: ArrayLike, ignore_index: int | None, further: bool
+    ) -> tuple[F32, I32]:
+        batch = market_input(x, op)
+        labels = labels_input(y, op, batch.shape[0])
+        loss, paths = self._losses(self._ready(), (batch, labels, ignore_index), further)
+        if not further:
+            self._start_over()
+        elif self._total.shape != loss.shape:
+            wanted = f"{self._total.size} samples that count, as in the minibatches before"
+            raise refusal(ValueError, op, wanted, loss.size)
+        self._total = self._total + loss.astype(np.float64)
+        self._count += 1
+        if self.meta_learning_rate is not None:
+            self._minibatches.append((batch.copy(), labels.copy(), ignore_index))
+        return loss, paths
+
+    def _losses(
+        self, native: _core.Optimizer, minibatch: Minibatch, further: bool
+    ) -> tuple[F32, I32]:
+        if self.classes is None:
+            return native.probe(*minibatch, further)
+        if self.plan not in ("tree", "star"):
+            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", self.plan)
+        return class_losses(native, *minibatch, self.classes, further)
+
+    def _start_over(self) -> None:
+        self._total = np.zeros(())
+        self._count = 0
+        self._minibatches = []
+
+    def _probe_again(self, native: _core.Optimizer) -> tuple[F32, I32]:
+        """Run the minibatches of this update a second time: the line search's losses."""
+        total: NDArray[np.float64] = np.zeros(())
+        for index, minibatch in enumerate(self._minibatches):
+            loss, paths = self._losses(native, minibatch, index > 0)
+            total = total + loss.astype(np.float64)
+        return (total / len(self._minibatches)).astype(np.float32), paths
+
+    def _refuse_line_search(self, op: str) -> None:
+        if any(self._native.weights(i).kind != "seeded" for i in range(len(self.marketplace))):
+            wanted = "vendors that follow from their seeds"
+            raise refusal(RuntimeError, op, wanted, "a line search under way (update_lr_scales)")
+
+
+def _cut(x: ArrayLike, y: ArrayLike, count: int) -> list[tuple[NDArray[Any], I32]]:
+    """Cut samples into minibatches of equal size."""
+    batch = market_input(x, "train_step")
+    labels = labels_input(y, "train_step", batch.shape[0])
+    if count > 1 and (len(batch) == 0 or len(batch) % count):
+        wanted = f"samples that {count} minibatches can share"
+        raise refusal(ValueError, "train_step", wanted, f"{len(batch)} samples")
+    size = len(batch) // count
+    parts = [slice(k * size, (k + 1) * size) for k in range(count)]
+    return [(batch[part], labels[part]) for part in parts]

@@ -1,0 +1,282 @@
+"""The loop that the examples of continual learning share: a base model, then answer and learn.
+
+Everything a step does is a function of the seed and the step's number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .. import random
+from ..checkpoint import load_checkpoint, write_checkpoint
+from ..continual import Learner, Lesson
+from ..optimizers import Optimizer
+from ..training import Spec
+from ._batches import batch_indices
+from ._continual_cli import Options
+from ._interrupt import Interrupt
+from ._replay import ReplayFile
+from ._run import measure_accuracy
+from ._stream import Samples, Stream, Task
+from .mnist import IMAGE_SHAPE
+
+PERIODIC_IMAGES = 1_000
+TARGET_NEW = 90.0  # percent of the new class's test images
+TARGET_LOSS = 1.0  # points of old accuracy that it may cost
+
+# The old is learnt as in the MNIST example.
+BASE_VENDORS = (8, 40, 512)
+BASE_BATCH, BASE_LR, BASE_DECAY, BASE_PROBE = 64, 0.1, 0.001, 0.01
+
+MakeMarket = Callable[[Sequence[int]], list[Spec]]
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Percent of the test images that the base weights classify rightly."""
+
+    old: float
+    new: float
+
+    def reaches(self, start: Accuracy) -> bool:
+        """Whether the new class is known and the old ones have not been forgotten."""
+        return self.new >= TARGET_NEW and self.old >= start.old - TARGET_LOSS
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One point of the curves.
+
+    Attributes
+    ----------
+    step : int
+        Batches learnt from.
+    accuracy : Accuracy
+        On test images.
+    old_loss, new_loss : float or None
+        Mean cross-entropy of the answers since the last point; None at the start.
+    """
+
+    step: int
+    accuracy: Accuracy
+    old_loss: float | None
+    new_loss: float | None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What a run ends with.
+
+    Attributes
+    ----------
+    start, end : Accuracy
+        Before and after, on all test images.
+    history : list of Point
+        By ascending step from 0, on at most 1,000 test images of each kind.
+    seconds : float
+        Time of the steps and the evaluations between them.
+    interrupted : bool
+        Ctrl-C ended it.
+    """
+
+    start: Accuracy
+    end: Accuracy
+    history: list[Point]
+    seconds: float
+    interrupted: bool
+
+    @property
+    def steps_to_target(self) -> int | None:
+        """The first point with 90 % of the new class and at most 1 point of the old lost."""
+        first = self.history[0].accuracy
+        reached = (point.step for point in self.history if point.accuracy.reaches(first))
+        return next(reached, None)
+
+
+def set_up(
+    options: Options, task: Task, make_market: MakeMarket, tell: Tell
+) -> tuple[list[Spec], Optimizer]:
+    """Build a market that knows the old classes, and the optimizer that will teach it.
+
+    Raises
+    ------
+    ValueError, OSError
+        The base checkpoint cannot be read, or is of another market; or the one that was trained
+        cannot be written.
+    RuntimeError
+        There is no such device.
+    """
+    random.manual_seed(options.seed)
+    market = make_market(options.vendors)
+    opt = Optimizer(
+        market,
+        options.lr,
+        probe_scale=options.probe_scale,
+        plan="scatter",
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        threads=options.threads,
+        control_variate=options.control_variate,
+    )
+    if options.base is not None:
+        load_checkpoint(market, options.base)
+        return market, opt
+    _train_base(market, task.old_train, options, tell)
+    if options.save_base is not None:
+        write_checkpoint(market, options.base_steps, options.save_base)
+    return market, opt
+
+
+def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: Tell) -> None:
+    """Train the market's weights on what is old, with vendors of its own."""
+    specs = [Spec(spec.model, count) for spec, count in zip(market, BASE_VENDORS, strict=True)]
+    opt = Optimizer(
+        specs,
+        BASE_LR,
+        probe_scale=BASE_PROBE,
+        plan="star",
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    losses = []
+    for step in range(options.base_steps):
+        chosen = known.chosen(batch_indices(options.seed, step, BASE_BATCH, len(known)))
+        loss, _ = opt.train_step(chosen.x, chosen.y)
+        opt.learning_rate = float(opt.learning_rate) * (1.0 - BASE_DECAY)
+        losses.append(float(loss[0]))
+        if len(losses) == 50:
+            tell(f"base model, step {step + 1}/{options.base_steps} · loss {np.mean(losses):6.4f}")
+            losses.clear()
+
+
+def measure(market: Sequence[Spec], task: Task, most: int | None = None) -> Accuracy:
+    """Measure both accuracies, on all test images or on at most ``most`` of each kind."""
+    parts = (task.old_test, task.new_test)
+    old, new = (part if most is None else _thinned(part, most) for part in parts)
+    return Accuracy(measure_accuracy(market, old.x, old.y), measure_accuracy(market, new.x, new.y))
+
+
+def make_learner(opt: Optimizer, task: Task, options: Options) -> Learner:
+    """Make what answers and learns, as the command line asks for it."""
+    return Learner(
+        opt,
+        balance_labels=options.balance_labels,
+        new_classes=[task.new_class],
+        new_class_weight=options.new_class_weight,
+        probe_share=options.probe_share,
+        focus=options.focus,
+    )
+
+
+def count_flops(opt: Optimizer, learner: Learner, batch_size: int) -> int:
+    """Count the floating point operations of answering a batch and learning from it."""
+    passes = 2 if opt.control_variate else 1  # of the optimizer's own step
+    one = opt.flops_per_step(IMAGE_SHAPE, 1) // passes
+    return one * (batch_size + learner.probe_count(batch_size))
+
+
+def learn(
+    market: Sequence[Spec],
+    learner: Learner,
+    task: Task,
+    options: Options,
+    replay: ReplayFile | None,
+    interrupt: Interrupt,
+    tell: Tell,
+) -> Outcome:
+    """Answer and learn from the stream until ``options.steps`` or Ctrl-C.
+
+    Parameters
+    ----------
+    market : sequence of Spec
+        The market that learns.
+    learner : Learner
+        What teaches it.
+    task : Task
+        What is old, and what is new.
+    options : Options
+        Steps, batches, weights, decay and evaluations.
+    replay : ReplayFile, optional
+        Told of every step.
+    interrupt : Interrupt
+        Asked before each step.
+    tell : callable
+        Called with a line at each evaluation.
+
+    Returns
+    -------
+    Outcome
+        What was measured.
+
+    Raises
+    ------
+    OSError
+        The replay file cannot be written.
+    """
+    stream = Stream(task, options.batch_size, options.new_per_batch, options.seed, options.augment)
+    opt = learner.optimizer
+    start = measure(market, task)
+    curves = _Curves(measure(market, task, PERIODIC_IMAGES))
+    started = time.perf_counter()
+    while opt.global_step < options.steps and not interrupt.requested:
+        batch = stream.batch(opt.global_step)
+        lesson = learner.learn(learner.answer(batch.x), batch.y)
+        _decay(opt, options.lr_decay)
+        curves.met(lesson, len(batch.old_indices))
+        if opt.global_step % options.eval_every == 0 or opt.global_step == options.steps:
+            curves.add(opt.global_step, measure(market, task, PERIODIC_IMAGES))
+            tell(_state(curves.points[-1], options.steps, time.perf_counter() - started))
+        if replay is not None:
+            replay.write(opt.global_step, batch, lesson, curves.points[-1].accuracy)
+    seconds = time.perf_counter() - started
+    return Outcome(start, measure(market, task), curves.points, seconds, interrupt.requested)
+
+
+class _Curves:
+    """The points so far, and the losses since the last one."""
+
+    def __init__(self, start: Accuracy) -> None:
+        self.points = [Point(0, start, None, None)]
+        self._old: list[float] = []
+        self._new: list[float] = []
+
+    def met(self, lesson: Lesson, old_count: int) -> None:
+        self._old += lesson.loss[:old_count].tolist()
+        self._new += lesson.loss[old_count:].tolist()
+
+    def add(self, step: int, accuracy: Accuracy) -> None:
+        point = Point(step, accuracy, float(np.mean(self._old)), float(np.mean(self._new)))
+        self.points.append(point)
+        self._old.clear()
+        self._new.clear()
+
+
+def _decay(opt: Optimizer, share: float) -> None:
+    """Shorten the steps to come; the deltas keep their size, for so does what they probe."""
+    if share == 0:
+        return
+    assert opt.probe_scale is not None
+    amplitude = float(opt.learning_rate) * float(opt.probe_scale)
+    opt.learning_rate = float(opt.learning_rate) * (1.0 - share)
+    opt.probe_scale = amplitude / float(opt.learning_rate)
+
+
+def _thinned(samples: Samples, most: int) -> Samples:
+    """At most so many, evenly spread: MNIST's first half is easier than its second."""
+    return samples.chosen(np.arange(0, len(samples), -(-len(samples) // most)))
+
+
+def _state(point: Point, total: int, seconds: float) -> str:
+    return (
+        f"step {point.step:{len(str(total))}d}/{total} · "
+        f"test accuracy old {point.accuracy.old:5.2f} %, new {point.accuracy.new:5.2f} % · "
+        f"loss {point.old_loss:.3f}, {point.new_loss:.3f} · {point.step / seconds:.2f} steps/s"
+    )

@@ -1,0 +1,144 @@
+"""What the examples on digits share: their data, their market, and the options for both."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from ..data import DATASETS, SOURCES, Dataset, load
+from . import _cli
+from ._arguments import Defaults
+from ._cli import Options
+from ._markets import DIGIT_MARKETS, NORMS, Structure, digit_structure
+from ._values import class_list
+
+IMAGE_SHAPE = (1, 28, 28)
+CLASS_COUNT = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitOptions(Options):
+    """Options of an example that trains on MNIST or Fashion-MNIST."""
+
+    data: str
+    dataset: str
+    only_classes: tuple[int, ...] | None
+    exclude_missing_from_loss: bool
+    market: str | None
+    norm: str
+
+    @property
+    def loss_classes(self) -> tuple[int, ...] | None:
+        """The classes that the loss is over; None for all."""
+        return self.only_classes if self.exclude_missing_from_loss else None
+
+    @property
+    def structure(self) -> Structure:
+        """The market that was asked for."""
+        node = choose_plan(vars(self)) == "node"
+        return digit_structure(self.market or ("depth-5" if node else "depth-3"), self.norm, node)
+
+
+def choose_plan(given: Mapping[str, object]) -> str | None:
+    """Node perturbation of the market that suits it, unless something else is asked for.
+
+    Parameters
+    ----------
+    given : mapping
+        The command line's values by name.
+
+    Returns
+    -------
+    str or None
+        The plan; None where that is the market's own choice.
+    """
+    if given["plan"] is not None:
+        return str(given["plan"])
+    others = ("vendors", "upstream_sampling", "meta_lr", "market")
+    asked = any(given[name] is not None for name in others)
+    asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
+    return None if asked else "node"
+
+
+def parse(
+    prog: str, description: str, defaults: Defaults, argv: Sequence[str] | None = None
+) -> DigitOptions:
+    """Parse and check the command line of an example on digits; see ``_cli.parse``."""
+    parser = _cli.make_parser(prog, description, defaults)
+    _add_data(parser.add_argument_group("data"))
+    _add_market(parser.add_argument_group("market"))
+    return _cli.parse(DigitOptions, parser, defaults, argv, _find_problem, choose_plan)
+
+
+def load_digits(options: DigitOptions, report: Callable[[str], None] | None) -> Dataset:
+    """Load the data that was asked for, all classes of it or some.
+
+    Raises
+    ------
+    ValueError, OSError
+        As ``marketplace.data.load``.
+    """
+    dataset = load(options.dataset, options.data, report=report)
+    return dataset if options.only_classes is None else dataset.only(options.only_classes)
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--data",
+        choices=SOURCES,
+        default="auto",
+        help="full: the whole set, MNIST is downloaded when it is not in the "
+        "cache; bundled: the subset in the package; auto: the whole set if it is "
+        "there, else the subset (default: %(default)s). The directory that "
+        "MARKETPLACE_DATA names is the cache",
+    )
+    group.add_argument(
+        "--dataset",
+        choices=DATASETS,
+        default="mnist",
+        help="digits or clothes (default: %(default)s)",
+    )
+    group.add_argument(
+        "--only-classes",
+        type=class_list,
+        metavar="N,N,...",
+        help="train and test on these classes alone; the others can be learnt later",
+    )
+    group.add_argument(
+        "--exclude-missing-from-loss",
+        action="store_true",
+        help="leave the classes that --only-classes does not name out of the loss, so that it says "
+        "nothing about them",
+    )
+
+
+def _add_market(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--market",
+        choices=DIGIT_MARKETS,
+        help="how the network is cut into specs: two blocks and the output layer (depth-3), one "
+        "spec (depth-1), every convolution by itself (depth-5), or the same with vendors doubling "
+        "from spec to spec and half of them sampled upstream (pyramid-32, pyramid-64; plan tree) "
+        "(default: depth-5 with plan node, else depth-3)",
+    )
+    group.add_argument(
+        "--norm",
+        choices=NORMS,
+        default="instance",
+        help="instance norms, or batch norms instead (default: %(default)s)",
+    )
+
+
+def _find_problem(options: DigitOptions) -> str | None:
+    if options.dataset == "fashion" and options.data == "bundled":
+        return "argument --data: Fashion-MNIST has no bundled subset, expected auto or full"
+    if options.only_classes is not None and options.only_classes[-1] >= CLASS_COUNT:
+        return (
+            f"argument --only-classes: expected classes below {CLASS_COUNT}, "
+            f"received {options.only_classes[-1]}"
+        )
+    if options.exclude_missing_from_loss and options.only_classes is None:
+        return "argument --exclude-missing-from-loss: expected --only-classes, received none"
+    structure = options.structure
+    return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)
