@@ -54,7 +54,8 @@ function(marketplace_gpu_commands)
   foreach(architecture IN LISTS MARKETPLACE_CUDA_ARCHITECTURES)
     list(APPEND targets -gencode "arch=compute_${architecture},code=sm_${architecture}")
   endforeach()
-  list(APPEND targets -gencode "arch=compute_${architecture},code=compute_${architecture}")
+  list(GET MARKETPLACE_CUDA_ARCHITECTURES -1 newest)
+  list(APPEND targets -gencode "arch=compute_${newest},code=compute_${newest}")
   set(cuda_compile ${cuda} ${targets} PARENT_SCOPE)
   set(cuda_link ${cuda} -cudart static ${targets} PARENT_SCOPE)
   set(targets)
@@ -85,8 +86,8 @@ function(marketplace_gpu_plugin vendor)
   add_custom_command(
     OUTPUT "${plugin}"
     COMMAND ${${vendor}_link} -shared ${objects} "$<TARGET_FILE:marketplace_gpu_host>"
-            "$<TARGET_FILE:marketplace_core>" -Xlinker --exclude-libs=ALL -o "${plugin}"
-    DEPENDS ${objects} marketplace_gpu_host marketplace_core COMMENT "${vendor}: plugin" VERBATIM)
+            "$<TARGET_FILE:marketplace_graph>" -Xlinker --exclude-libs=ALL -o "${plugin}"
+    DEPENDS ${objects} marketplace_gpu_host marketplace_graph COMMENT "${vendor}: plugin" VERBATIM)
   add_custom_target(marketplace_${vendor} ALL DEPENDS "${plugin}")
   install(FILES "${plugin}" DESTINATION marketplace)
 endfunction()

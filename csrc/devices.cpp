@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 
 #include "core/error.h"
 #include "cpu/cpu_backend.h"
@@ -130,7 +131,10 @@ std::shared_ptr<Backend> make_backend(const std::vector<std::string>& devices,
 
 std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
                                       int threads, std::int64_t max_memory_bytes) {
-  return make_backend(std::vector<std::string>{device}, dtype, threads, max_memory_bytes);
+  std::vector<std::string> names;
+  std::istringstream list(device + ",");
+  for (std::string name; std::getline(list, name, ',');) names.push_back(name);
+  return make_backend(names, dtype, threads, max_memory_bytes);
 }
 
 }  // namespace marketplace

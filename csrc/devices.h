@@ -34,6 +34,7 @@ std::string active_isa();
 std::shared_ptr<Backend> make_backend(const std::vector<std::string>& devices,
                                       const std::string& dtype, int threads,
                                       std::int64_t max_memory_bytes = 0);
+// The same with names separated by commas, as Backend::device() tells them.
 std::shared_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
                                       int threads, std::int64_t max_memory_bytes = 0);
 
