@@ -28,7 +28,7 @@ def test_device_that_this_machine_lacks(device):
 
 
 def test_unknown_plan():
-    with refusal(ValueError, "plan", "'tree', 'star' or 'scatter'", "'forest'"):
+    with refusal(ValueError, "plan", "'tree', 'star', 'scatter' or 'node'", "'forest'"):
         make(plan="forest")
 
 

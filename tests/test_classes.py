@@ -122,8 +122,9 @@ def test_refusals(classes, words):
     same_states(before, states(built))
 
 
-def test_not_of_a_scatter():
-    opt, (x, y) = optimizer(build(MLP, VENDORS), seed=MASTER, plan="scatter"), batch(MLP_SHAPE)
+@pytest.mark.parametrize("plan", ["scatter", "node"])
+def test_only_over_whole_paths(plan):
+    opt, (x, y) = optimizer(build(MLP, VENDORS), seed=MASTER, plan=plan), batch(MLP_SHAPE)
     opt.classes = CLASSES
     with pytest.raises(ValueError, match="expected plan 'tree' or 'star' with classes"):
         opt.probe(x, y)

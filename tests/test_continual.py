@@ -1,6 +1,8 @@
 """Learning while answering: the learner, its weights and its streams."""
 
 import itertools
+import pathlib
+import re
 
 import marketplace as mp
 import numpy as np
@@ -281,6 +283,16 @@ def test_it_learns_a_new_class():
     assert before[:32].mean() < 0.5 < 0.9 < after[:32].mean()
     assert after[32:].mean() > before[32:].mean() - 0.1 and before[32:].mean() > 0.8
     assert np.mean([lesson.correct for lesson in lessons[-10:]]) > 0.85
+
+
+def test_the_guide_runs_as_written():
+    guide = (pathlib.Path(__file__).parents[1] / "docs" / "continual.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(code) == 1
+    names = {}
+    exec(compile(code[0], "continual.md", "exec"), names)
+    assert names["optimizer"].global_step == 20
+    assert names["lesson"].correct.shape == (256,) and len(names["lesson"].samples) == 128
 
 
 # -- bad input -------------------------------------------------------------------------------------

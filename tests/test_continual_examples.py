@@ -168,6 +168,11 @@ def test_the_target_is_new_known_and_old_kept():
     assert outcome.steps_to_target is None
 
 
+def test_one_number_means_every_spec(base, tmp_path):
+    arguments = ("--base", base, "--steps", 0, "--vendors", 5)
+    assert run_json("digits", tmp_path / "out.json", *arguments)["vendors"] == [5, 5, 5]
+
+
 @both
 def test_plot(name, base, tmp_path):
     pytest.importorskip("matplotlib")
@@ -337,6 +342,7 @@ BAD_OPTIONS = [
     (["--new-per-batch", "12"], "--new-per-batch: expected less than the batch size of 12"),
     (["--batch-size", "1"], "--batch-size: expected a whole number of at least 2"),
     (["--vendors", "1,1,1"], "--vendors: expected"),
+    (["--vendors", "4,4"], "--vendors: expected 3 whole numbers, one per spec, or one for all"),
     (["--lr", "-1"], "--lr: expected a number above 0"),
     (["--lr-decay", "1"], "--lr-decay: expected a number at least 0 and below 1"),
     (["--new-class-weight", "0"], "--new-class-weight: expected a number above 0"),

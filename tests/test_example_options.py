@@ -177,6 +177,20 @@ def test_only_classes_trains_and_tests_on_them(tmp_path, capsys):
     assert result["options"]["only_classes"] == wanted
 
 
+def test_missing_classes_may_stay_out_of_the_loss(monkeypatch):
+    seen = []
+    original = Optimizer.train_step
+
+    def spy(self, *given, **settings):
+        seen.append(self.classes)
+        return original(self, *given, **settings)
+
+    monkeypatch.setattr(Optimizer, "train_step", spy)
+    assert run("--steps", 1, "--only-classes", "0,1,4") == 0
+    assert run("--steps", 1, "--only-classes", "0,1,4", "--exclude-missing-from-loss") == 0
+    assert seen == [None, (0, 1, 4)]
+
+
 def test_only_keeps_labels_and_order():
     full = data.load()
     some = full.only([7, 2])
@@ -274,6 +288,11 @@ BAD = [
     (["--only-classes", "1,1"], "--only-classes: expected different classes"),
     (["--only-classes", "1,two"], "--only-classes: expected different classes"),
     (["--only-classes", "3,10"], "--only-classes: expected classes below 10, received 10"),
+    (["--exclude-missing-from-loss"], "--exclude-missing-from-loss: expected --only-classes"),
+    (
+        ["--exclude-missing-from-loss", "--only-classes", "1,2", "--plan", "node"],
+        "--exclude-missing-from-loss: expected --plan star or tree, received node",
+    ),
     (["--market", "flat"], "--market: invalid choice: 'flat'"),
     (["--market", "depth-5"], "--vendors: expected 5 whole numbers, one per spec of depth-5"),
     (["--norm", "group"], "--norm: invalid choice: 'group'"),

@@ -114,7 +114,7 @@ def test_quiet_says_only_the_summary(capsys):
 def test_a_log_gets_plain_lines(capsys):
     assert run("--steps", 3, "--eval-every", 1) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all("loss" in line and "%" in line and "steps/s" in line for line in lines)
 
 

@@ -86,3 +86,12 @@ def test_keep_best_does_not_mix_with_replicas():
     opt.add_replica(*opt.probe(x, y))
     with pytest.raises(RuntimeError, match="keep_best: expected an update without"):
         opt.keep_best(*opt.probe(x, y))
+
+
+@pytest.mark.parametrize("plan", ["scatter", "node"])
+def test_keep_best_needs_whole_paths(plan):
+    built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)
+    opt = optimizer(built, seed=MASTER, plan=plan)
+    scores = opt.probe(x, y)
+    with refused(opt, built, ValueError, "keep_best: expected plan 'tree' or 'star' with V1"):
+        opt.keep_best(*scores)

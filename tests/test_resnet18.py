@@ -170,6 +170,7 @@ def test_logits_follow_the_number_of_classes():
         (["--image-size", "48"], "--image-size: expected one of 32, 64, 224 for synthetic str"),
         (["--image-size", "8"], "--image-size: expected a whole number from 32 to 1024"),
         (["--width", "0"], "--width: expected a whole number from 1 to 1024"),
+        (["--plan", "node"], "--plan: expected star or tree for a network with branches"),
         (["--market", "depth-1"], "--market: invalid choice"),
         (["--vendors", "2,2"], "--vendors: expected 5 whole numbers, one per spec of depth-5"),
         (["--dataset", "mnist"], "unrecognized arguments"),

@@ -197,7 +197,9 @@ def test_flops_are_those_of_inference():
     built = build(MLP, (3, 4, 5))
     once = 2 * (6 * 5 + 5 * 4 + 4 * 3)
     assert scatter(built).flops_per_step((6,), 10) == 10 * once
-    assert scatter(built, control_variate=True).flops_per_step((6,), 10) == 20 * once
+    opt = scatter(built, control_variate=True)
+    assert opt.flops_per_step((6,), 10) == 20 * once
+    assert opt.flops_per_step((6,), 10, forward_pass=2, marketplace_replica=3) == 120 * once
 
 
 # -- bad input -------------------------------------------------------------------------------------

@@ -154,6 +154,20 @@ Array<float> market_forward_paths(Market& self, const Weights& weights, const py
   return out;
 }
 
+Array<float> combine(Market& self, std::size_t spec, const VendorWeights& weights,
+                     const Array<float>& coefficients) {
+  const Model& model = self.model(spec);
+  if (coefficients.ndim() != 1 || coefficients.shape(0) != weights.count)
+    fail("combine", std::to_string(weights.count) + " coefficients",
+         py::str(coefficients.attr("shape")).cast<std::string>());
+  const std::vector<double> values(coefficients.data(), coefficients.data() + coefficients.size());
+  Array<float> out(model.parameter_count());
+  float* data = out.mutable_data();
+  const py::gil_scoped_release release;
+  self.backend().combine(model, weights, values, data);
+  return out;
+}
+
 Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& weights) {
   const Model& model = self.model(spec);
   Array<float> out({weights.count, model.parameter_count()});
@@ -241,6 +255,7 @@ void bind_market(py::module_& module) {
            py::arg("paths"))
       .def("apply_vendor", &Market::apply_vendor, py::arg("spec"), py::arg("weights"),
            py::arg("vendor"))
+      .def("combine", &combine, py::arg("spec"), py::arg("weights"), py::arg("coefficients"))
       .def("delta", &market_delta, py::arg("spec"), py::arg("weights"));
 }
 

@@ -161,11 +161,11 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "derive_seeds",
       [](std::uint64_t master, std::uint64_t generation, int spec, std::int64_t count,
-         bool keep_leader) {
-        return to_array(derive_seeds(master, generation, spec, count, keep_leader));
+         bool keep_leader, std::uint64_t replica) {
+        return to_array(derive_seeds(master, generation, spec, count, keep_leader, replica));
       },
       py::arg("master"), py::arg("generation"), py::arg("spec"), py::arg("count"),
-      py::arg("keep_leader"));
+      py::arg("keep_leader"), py::arg("replica") = 0);
   module.def(
       "sample_upstream",
       [](std::uint64_t master, std::uint64_t generation, int spec, std::int64_t vendor_count,

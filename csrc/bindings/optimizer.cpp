@@ -79,6 +79,12 @@ std::vector<std::int32_t> path_vector(const Optimizer& self, const Array<std::in
   return to_vector(paths);
 }
 
+py::list to_list(const Directions& directions) {
+  py::list out;
+  for (const auto& values : directions) out.append(to_array(values));
+  return out;
+}
+
 py::tuple direction(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
                     const std::string& mode) {
   const std::vector<float> losses = to_vector(loss);
@@ -90,15 +96,25 @@ py::tuple direction(Optimizer& self, const Array<float>& loss, const Array<std::
     const py::gil_scoped_release release;
     directions = self.direction(losses, rows, unit, degenerate);
   }
-  py::list out;
-  for (const auto& values : directions) out.append(to_array(values));
-  return py::make_tuple(out, degenerate);
+  return py::make_tuple(to_list(directions), degenerate);
 }
 
 Directions direction_vectors(const std::vector<Array<float>>& arrays) {
   Directions directions;
   for (const auto& array : arrays) directions.push_back(to_vector(array));
   return directions;
+}
+
+py::list gather(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+                const std::string& mode) {
+  bool degenerate = false;
+  return to_list(
+      self.gather(to_vector(loss), path_vector(self, paths), unit_vector_mode(mode), degenerate));
+}
+
+py::list make_update(Optimizer& self, const std::vector<Array<float>>& sums,
+                     const std::string& mode) {
+  return to_list(self.make_update(direction_vectors(sums), unit_vector_mode(mode)));
 }
 
 bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
@@ -149,7 +165,8 @@ py::dict state(const Optimizer& self) {
   const UpdateRule::State& rule = self.rule().state();
   out["rule.steps"] = rule.steps;
   for (std::size_t i = 0; i < rule.first.size(); ++i) {
-    out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
+    if (!rule.first[i].empty())
+      out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
     if (!rule.second[i].empty())
       out[py::str("rule.second." + std::to_string(i))] = to_array(rule.second[i]);
   }
@@ -261,6 +278,8 @@ void bind_optimizer(py::module_& module) {
       .def("forward", &forward, py::arg("x"), py::arg("further") = false)
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("gather", &gather, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("make_update", &make_update, py::arg("sums"), py::arg("mode"))
       .def(
           "update_weights",
           [](Optimizer& self, const std::vector<Array<float>>& directions,

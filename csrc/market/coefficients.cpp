@@ -13,6 +13,22 @@ std::string path_text(const std::int32_t* path, std::size_t depth) {
   return text + ")";
 }
 
+constexpr std::size_t kPathsNamed = 5;
+
+// Names the paths whose losses are not finite, or the first few and the number of the rest.
+void refuse_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                   std::size_t depth) {
+  std::string text;
+  std::size_t count = 0;
+  for (std::size_t p = 0; p < losses.size(); ++p) {
+    if (std::isfinite(losses[p]) || ++count > kPathsNamed) continue;
+    text += (count > 1 ? ", " : "") + std::to_string(losses[p]) + " at path " +
+            path_text(paths.data() + p * depth, depth);
+  }
+  if (count > kPathsNamed) text += " and " + std::to_string(count - kPathsNamed) + " more";
+  if (count > 0) fail("step", "finite losses", text);
+}
+
 // z over the chosen rows; all zero, and false, when their losses do not differ.
 bool z_scores(const std::vector<float>& losses, const std::vector<std::size_t>& rows,
               std::vector<double>& z) {
@@ -51,15 +67,13 @@ void check_losses(const std::vector<float>& losses, const std::vector<std::int32
              " path entries");
   for (std::size_t p = 0; p < losses.size(); ++p) {
     const std::int32_t* path = paths.data() + p * depth;
-    if (!std::isfinite(losses[p]))
-      fail("step", "finite losses",
-           std::to_string(losses[p]) + " at path " + path_text(path, depth));
     for (std::size_t i = 0; i < depth; ++i)
       if (path[i] < 0 || path[i] >= vendor_counts[i])
         fail("step",
              "vendors of spec " + std::to_string(i) + " below " + std::to_string(vendor_counts[i]),
              "path " + path_text(path, depth));
   }
+  refuse_losses(losses, paths, depth);
 }
 
 PlanKind plan_kind(const std::string& name) {
@@ -104,6 +118,7 @@ Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
     if (per_spec_star && !z_scores(losses, rows, z) && vendor_counts[i] > 1) out.degenerate = true;
     std::vector<double> sums(vendor_counts[i], 0.0);
     for (std::size_t p : rows) sums[paths[p * depth + i]] += z[p];
+    for (double& sum : sums) sum = static_cast<float>(sum);
     out.values.push_back(std::move(sums));
   }
   return out;

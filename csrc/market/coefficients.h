@@ -15,12 +15,13 @@ std::string plan_name(PlanKind plan);
 UnitVectorMode unit_vector_mode(const std::string& name);
 
 struct Coefficients {
-  // values[i][v] = sum of z over the paths through vendor v of spec i
+  // values[i][v] = sum of z over the paths through vendor v of spec i, rounded to float32: these
+  // numbers are the step, so a log that keeps them in four bytes each can repeat it to the bit
   std::vector<std::vector<double>> values;
   bool degenerate = false;  // all losses equal somewhere: those z are zero
 };
 
-// Throws unless losses (P,) are finite, naming the first path that is not, and paths (P, S) fit.
+// Throws unless losses (P,) are finite, naming the paths that are not, and paths (P, S) fit.
 void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                   const std::vector<std::int64_t>& vendor_counts);
 

@@ -352,17 +352,21 @@ void Optimizer::update_lr_scales(const Directions& directions) {
   }
 }
 
+Directions Optimizer::make_update(Directions sums, UnitVectorMode mode) {
+  check_directions(sums);
+  // z-scores have no scale of their own, measured gradients do
+  const bool scaleless = options.plan != PlanKind::node;
+  if (scaleless && options.rule.kind != RuleKind::unit) normalise(sums, mode, market_->backend());
+  rule_.apply(sums, mode, market_->backend());
+  return sums;
+}
+
 bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) {
   bool degenerate = false;
-  Directions directions = gather(losses, paths, mode, degenerate);
+  Directions sums = gather(losses, paths, mode, degenerate);
   for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("learning_rate", learning_rate(i));
-  // z-scores have no scale of their own, measured gradients do
-  const bool scaleless = options.plan != PlanKind::node;
-  if (scaleless && options.rule.kind != RuleKind::unit)
-    normalise(directions, mode, market_->backend());
-  rule_.apply(directions, mode, market_->backend());
-  update_weights(directions, std::nullopt);
+  update_weights(make_update(std::move(sums), mode), std::nullopt);
   update_seeds(true);
   return degenerate;
 }

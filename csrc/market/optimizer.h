@@ -81,6 +81,11 @@ class Optimizer {
   // normalising. `degenerate`: these losses say nothing.
   Directions direction(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                        UnitVectorMode mode, bool& degenerate);
+  // g, the earlier replicas' added, not normalised: what a step is made of.
+  Directions gather(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                    UnitVectorMode mode, bool& degenerate);
+  // The update that the rule makes of g; the rule remembers it.
+  Directions make_update(Directions sums, UnitVectorMode mode);
   // W_i += lr_i d_i; under a meta learning rate the given rates become the specs' own.
   void update_weights(const Directions& directions,
                       const std::optional<std::vector<float>>& learning_rates);
@@ -112,9 +117,6 @@ class Optimizer {
   Coefficients weigh(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) const;
   void own_direction(std::size_t spec, const Coefficients& coefficients, std::vector<float>& out);
-  // g, the earlier replicas' added, not normalised.
-  Directions gather(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
-                    UnitVectorMode mode, bool& degenerate);
   Probe probe_samples(const Batch& batch, const Labels& labels);
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
   void draw_replica(std::uint64_t replica);

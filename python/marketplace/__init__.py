@@ -9,7 +9,17 @@ where the base weights should go.
 >>> opt = mp.Optimizer(market, learning_rate=0.1, probe_scale=0.1, seed=42)
 """
 
-from . import checkpoint, continual, functional, nn, optimizers, random, schedules, training
+from . import (
+    checkpoint,
+    continual,
+    functional,
+    nn,
+    optimizers,
+    random,
+    replay,
+    schedules,
+    training,
+)
 from ._core import __version__, build_info, devices
 from .functional import topk
 from .optimizers import Optimizer, UnitVectorMode
@@ -34,6 +44,7 @@ __all__ = [
     "optimizers",
     "produce",
     "random",
+    "replay",
     "schedules",
     "straight_forward",
     "topk",

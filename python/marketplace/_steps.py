@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from ._arrays import F32, I32, float_input, path_input, paths_input, refusal, scalar
 from ._market import Spec, sample_upstream
+from ._recording import Recorder, present_rates
 
 Number: TypeAlias = SupportsFloat  # a float, or a 0-d array that may change between steps
 Direction: TypeAlias = Mapping[str, ArrayLike]
@@ -33,6 +34,7 @@ class StepParts:
     meta_learning_rate: Number | None
     probe_scale: Number | None
     plan: str
+    recorder: Recorder | None
     _market: _core.Market
     _native: _core.Optimizer
 
@@ -86,7 +88,13 @@ class StepParts:
         rates = None
         if learning_rates is not None:
             rates = [float(rate) for rate in float_input(learning_rates, "update_weights").ravel()]
-        self._ready().update_weights(directions, rates)
+        native = self._ready()
+        if self.recorder is not None:
+            present = present_rates(native, len(directions))
+            self.recorder.update(
+                directions, present if rates is None else np.array(rates, np.float32)
+            )
+        native.update_weights(directions, rates)
 
     def update_seeds(self, keep_leader: bool = True) -> None:
         """Draw new vendors; the leader keeps seed 0 unless told otherwise."""

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from ._arrays import F32, I32, integer, labels_input, market_input, refusal
 from ._classes import class_losses
+from ._recording import AS_IS, Draw, Recorder, describe_draw
+from ._scores import topk
 from ._steps import Direction, StepParts, UnitVectorMode, warn_if
 
 Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
@@ -25,13 +27,16 @@ class UpdateParts(StepParts, abc.ABC):
 
     global_step: int
     classes: Sequence[int] | None
+    recorder: Recorder | None
+    _draws: list[Draw | list[F32]]  # of the replicas so far, where a recorder wants to know
     _total: NDArray[np.float64]  # of the minibatches' losses
     _count: int
     _minibatches: list[Minibatch]  # kept for a line search alone
 
     def __init__(self) -> None:
         self.classes = None
-        self._start_over()
+        self.recorder = None
+        self._end_update()
 
     @property
     def replica(self) -> int:
@@ -144,14 +149,16 @@ class UpdateParts(StepParts, abc.ABC):
         """
         losses, rows, mode = self._scored("add_replica", loss, paths, unit_vector_mode)
         self._refuse_line_search("add_replica")
+        draws = self._drawn(losses, rows, mode, last=False)
         degenerate = self._ready().add_replica(losses, rows, mode)
         self._start_over()
+        self._draws = draws
         warn_if(degenerate, "add_replica")
 
     def drop_replicas(self) -> None:
         """Forget the replicas of an update that will not come, and go back to its first vendors."""
         self._ready().drop_replicas()
-        self._start_over()
+        self._end_update()
 
     def train_step(
         self,
@@ -246,15 +253,20 @@ class UpdateParts(StepParts, abc.ABC):
         Raises
         ------
         TypeError, ValueError
-            As ``step``. Nothing has changed then.
+            As ``step``, or for another plan than tree and star. Nothing has changed then.
         RuntimeError
             After ``add_replica``: directions cannot be summed with best vendors; or between
             ``update_lr_scales`` and ``update_seeds``.
         """
         losses, rows, _ = self._scored("keep_best", loss, paths, UnitVectorMode.per_spec)
         self._refuse_line_search("keep_best")
-        best = self._ready().keep_best(losses, rows)
-        self._start_over()
+        self._refuse_other_plans("keep_best", "V1")
+        native = self._ready()
+        if self.recorder is not None:
+            chosen = rows[int(topk(losses, 1, largest=False)[1][0])]
+            self._record([self._chosen(chosen)], AS_IS, np.ones(len(chosen), dtype=np.float32))
+        best = native.keep_best(losses, rows)
+        self._end_update()
         self.global_step += 1
         return best
 
@@ -264,7 +276,7 @@ class UpdateParts(StepParts, abc.ABC):
         Losses and replicas that were added up for the present ones are dropped.
         """
         super().update_seeds(keep_leader)
-        self._start_over()
+        self._end_update()
 
     def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
         """Make vendors that differ in how far they step along a direction.
@@ -311,14 +323,37 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> tuple[F32, I32]:
         if self.classes is None:
             return native.probe(*minibatch, further)
-        if self.plan not in ("tree", "star"):
-            raise refusal(ValueError, "probe", "plan 'tree' or 'star' with classes", self.plan)
+        self._refuse_other_plans("probe", "classes")
         return class_losses(native, *minibatch, self.classes, further)
 
     def _start_over(self) -> None:
         self._total = np.zeros(())
         self._count = 0
         self._minibatches = []
+
+    def _end_update(self) -> None:
+        self._draws = []
+        self._start_over()
+
+    def _drawn(self, losses: F32, paths: I32, mode: str, last: bool) -> list[Draw | list[F32]]:
+        """Describe the draws of this update so far, the present one included, for a recorder."""
+        native = self._ready()
+        if self.recorder is None or (self.plan == "node" and not last):
+            return []
+        if self.plan == "node":  # measured gradients follow from no seeds; summed over all replicas
+            return [native.gather(losses, paths, mode)]
+        return [*self._draws, describe_draw(native, native.coefficients(losses, paths, mode))]
+
+    def _chosen(self, path: I32) -> Draw:
+        """Describe one path's vendors as a draw."""
+        counts = [spec.vendor_count for spec in self.marketplace]
+        return describe_draw(
+            self._ready(), [np.eye(1, v, k)[0] for v, k in zip(counts, path, strict=True)]
+        )
+
+    def _record(self, draws: list[Draw | list[F32]], mode: str, rates: F32) -> None:
+        if self.recorder is not None:
+            self.recorder.step(draws, mode, rates)
 
     def _probe_again(self, native: _core.Optimizer) -> tuple[F32, I32]:
         """Run the minibatches of this update a second time: the line search's losses."""
@@ -327,6 +362,11 @@ class UpdateParts(StepParts, abc.ABC):
             loss, paths = self._losses(native, minibatch, index > 0)
             total = total + loss.astype(np.float64)
         return (total / len(self._minibatches)).astype(np.float32), paths
+
+    def _refuse_other_plans(self, op: str, what: str) -> None:
+        """Refuse plans whose losses are not those of whole paths on a whole batch."""
+        if self.plan not in ("tree", "star"):
+            raise refusal(ValueError, op, f"plan 'tree' or 'star' with {what}", f"'{self.plan}'")
 
     def _refuse_line_search(self, op: str) -> None:
         if any(self._native.weights(i).kind != "seeded" for i in range(len(self.marketplace))):

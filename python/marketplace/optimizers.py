@@ -21,6 +21,7 @@ from ._arrays import (
     seeds_input,
 )
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
+from ._recording import Draw, present_rates
 from ._scores import topk
 from ._steps import Number, OptimizerVendors, SpecContext, UnitVectorMode, warn_if
 from ._updates import UpdateParts
@@ -90,6 +91,8 @@ class Optimizer(UpdateParts):
         ``save``.
     plan : str
         As given.
+    recorder : Recorder or None
+        Told of every change of the weights before it happens; see ``marketplace.replay``.
 
     Notes
     -----
@@ -229,7 +232,8 @@ class Optimizer(UpdateParts):
         """
         op = "flops_per_step"
         draws = integer(marketplace_replica, op, "marketplace_replica", 1)
-        draws += 1 if self.control_variate or self.meta_learning_rate is not None else 0
+        draws *= 2 if self.control_variate else 1  # the base weights' losses beside every draw's
+        draws += 0 if self.meta_learning_rate is None else 1
         samples = integer(batch_size, op, "batch_size", 1)
         samples *= integer(forward_pass, op, "forward_pass", 1)
         shape = tuple(sample_shape)
@@ -274,15 +278,18 @@ class Optimizer(UpdateParts):
             If all losses are equal; the weights stay.
         """
         losses, rows, mode = self._scored("step", loss, paths, unit_vector_mode)
+        draws = self._drawn(losses, rows, mode, last=True)
         if self.meta_learning_rate is None:
-            degenerate = self._ready().step(losses, rows, mode)
+            native = self._ready()
+            self._record(draws, mode, present_rates(native, len(self.marketplace)))
+            degenerate = native.step(losses, rows, mode)
         else:
-            degenerate = self._search(losses, rows, mode)
-        self._start_over()
+            degenerate = self._search(losses, rows, mode, draws)
+        self._end_update()
         self.global_step += 1
         warn_if(degenerate, "step")
 
-    def _search(self, losses: F32, paths: I32, mode: str) -> bool:
+    def _search(self, losses: F32, paths: I32, mode: str, draws: list[Draw | list[F32]]) -> bool:
         """Run the line search: scale the step per vendor, probe again, keep the best path's."""
         if not self._minibatches:
             wanted = "a probe before every step of a line search"
@@ -293,6 +300,7 @@ class Optimizer(UpdateParts):
         second_losses, second_paths = self._probe_again(native)
         best = int(topk(second_losses, 1, largest=False)[1][0])
         rates = self.get_learning_rates(second_paths[best])
+        self._record(draws, mode, rates)
         native.update_weights(directions, rates.tolist())
         native.update_seeds(True)
         return degenerate

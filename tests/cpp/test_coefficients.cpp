@@ -41,6 +41,26 @@ TEST_CASE("equal losses give zeros and say so") {
     for (double value : spec) CHECK(value == 0.0);
 }
 
+TEST_CASE("coefficients are float32 numbers, so that four bytes keep a step") {
+  const Plan plan = tree_plan({3, 2}, {});
+  const Coefficients c = direction_coefficients(PlanKind::tree, UnitVectorMode::per_spec,
+                                                {1, 2, 4, 8, 16, 31}, plan_paths(plan), {3, 2});
+  for (const auto& spec : c.values)
+    for (double value : spec) CHECK(value == static_cast<double>(static_cast<float>(value)));
+}
+
+TEST_CASE("losses that are not finite are named by their paths") {
+  const Plan plan = tree_plan({3, 3}, {});
+  const float inf = std::numeric_limits<float>::infinity();
+  std::vector<float> losses(9, inf);
+  losses[4] = 1;
+  CHECK_THROWS_WITH_AS(direction_coefficients(PlanKind::tree, UnitVectorMode::whole, losses,
+                                              plan_paths(plan), {3, 3}),
+                       "step: expected finite losses, received inf at path (0, 0), inf at path (1, "
+                       "0), inf at path (2, 0), inf at path (0, 1), inf at path (2, 1) and 3 more",
+                       Error);
+}
+
 TEST_CASE("a loss that is not finite is named by its path") {
   const Plan plan = tree_plan({2, 2}, {});
   const float inf = std::numeric_limits<float>::infinity();

@@ -15,9 +15,20 @@ using namespace marketplace::tests;
 
 namespace {
 
+OptimizerOptions options_of(PlanKind plan) {
+  OptimizerOptions options;
+  options.plan = plan;
+  options.learning_rate = 0.1f;
+  options.probe_scale = 0.5f;
+  options.seed = 11;
+  return options;
+}
+
 Optimizer make(int threads, PlanKind plan, std::optional<float> meta = std::nullopt) {
-  return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0},
-                   {plan, 0.1f, 0.5f, meta, 11, plan == PlanKind::scatter}, std::nullopt);
+  OptimizerOptions options = options_of(plan);
+  options.meta_learning_rate = meta;
+  options.control_variate = plan == PlanKind::scatter;
+  return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0}, options, std::nullopt);
 }
 
 std::vector<float> weights_after(Optimizer& optimizer, int steps) {
@@ -98,8 +109,7 @@ TEST_CASE("replicas add up to one unit vector, with the same bits for any number
     const SmallBatch data;
     for (int r = 0; r < 3; ++r) {
       CHECK(optimizer.replica() == static_cast<std::uint64_t>(r));
-      const auto losses = optimizer.probe(data.batch(), data.labels());
-      const auto paths = plan_paths(optimizer.plan());
+      const auto [losses, paths] = optimizer.probe(data.batch(), data.labels());
       if (r < 2)
         optimizer.add_replica(losses, paths, UnitVectorMode::whole);
       else
@@ -121,12 +131,13 @@ TEST_CASE("replicas add up to one unit vector, with the same bits for any number
 TEST_CASE("dropped replicas leave the first vendors") {
   Optimizer optimizer = make(1, PlanKind::tree);
   const SmallBatch data;
-  const auto losses = optimizer.probe(data.batch(), data.labels());
-  optimizer.add_replica(losses, plan_paths(optimizer.plan()), UnitVectorMode::per_spec);
-  CHECK(optimizer.probe(data.batch(), data.labels()) != losses);
-  CHECK_THROWS_AS(optimizer.keep_best(losses, plan_paths(optimizer.plan())), Error);
+  const auto losses = [&] { return optimizer.probe(data.batch(), data.labels()).losses; };
+  const auto [first, paths] = optimizer.probe(data.batch(), data.labels());
+  optimizer.add_replica(first, paths, UnitVectorMode::per_spec);
+  CHECK(losses() != first);
+  CHECK_THROWS_AS(optimizer.keep_best(first, paths), Error);
   optimizer.drop_replicas();
-  CHECK(optimizer.probe(data.batch(), data.labels()) == losses);
+  CHECK(losses() == first);
 }
 
 TEST_CASE("the line search scales vendors around the leader") {
@@ -149,7 +160,7 @@ TEST_CASE("the line search scales vendors around the leader") {
 
 TEST_CASE("seeds and directions of the wrong length are refused") {
   CHECK_THROWS_WITH_AS(
-      Optimizer(small_market(1), {3, 2, 4}, {0, 0, 0}, {PlanKind::tree, 0.1f, {}, {}, 1},
+      Optimizer(small_market(1), {3, 2, 4}, {0, 0, 0}, options_of(PlanKind::tree),
                 std::vector<std::vector<std::uint64_t>>{{0, 1, 2}, {0}, {0, 1, 2, 3}}),
       "seeds: expected 2 seeds for spec 1, received 1", Error);
   Optimizer optimizer = make(1, PlanKind::tree);
@@ -175,7 +186,7 @@ TEST_CASE("a scatter deals every vendor out evenly, anew in each generation") {
 TEST_CASE("the control variate takes the base weights' loss off every sample's") {
   const SmallBatch data;
   const Labels labels = data.labels();
-  const OptimizerOptions plain{PlanKind::scatter, 0.1f, 0.5f, {}, 11};
+  const OptimizerOptions plain = options_of(PlanKind::scatter);
   OptimizerOptions less = plain;
   less.control_variate = true;
   Optimizer a(small_market(1), {3, 2, 4}, {0, 0, 0}, plain, {});
@@ -191,8 +202,11 @@ TEST_CASE("options that do not fit the plan are refused") {
   const auto refused = [](OptimizerOptions options, std::int64_t sampling) {
     CHECK_THROWS_AS(Optimizer(small_market(1), {3, 2, 4}, {0, sampling, 0}, options, {}), Error);
   };
-  refused({PlanKind::star, 0.1f, {}, {}, 1}, 1);
-  refused({PlanKind::scatter, 0.1f, {}, {}, 1}, 1);
-  refused({PlanKind::scatter, 0.1f, {}, 0.5f, 1}, 0);
-  refused({PlanKind::tree, 0.1f, {}, {}, 1, true}, 0);
+  refused(options_of(PlanKind::star), 1);
+  refused(options_of(PlanKind::scatter), 1);
+  OptimizerOptions searching = options_of(PlanKind::scatter), less = options_of(PlanKind::tree);
+  searching.meta_learning_rate = 0.5f;
+  refused(searching, 0);
+  less.control_variate = true;
+  refused(less, 0);
 }

@@ -251,3 +251,34 @@ def add_output(group: _Group) -> None:
         help="write settings, results and history as one JSON object",
     )
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary line")
+
+
+def add_logs(group: _Group) -> None:
+    """Add what to log of every step, and where."""
+    group.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="log every step, as JSON lines (.jsonl) or comma-separated values (.csv); replaced "
+        "at step 0, continued with --resume",
+    )
+    group.add_argument(
+        "--mlflow",
+        nargs="?",
+        const="marketplace",
+        metavar="EXPERIMENT",
+        help='log to MLflow (experiment "marketplace" if not named); needs the extra [mlflow]',
+    )
+    group.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="log for TensorBoard; needs the extra [tensorboard]",
+    )
+    group.add_argument(
+        "--replay-log",
+        type=Path,
+        metavar="FILE",
+        help="write down every step, so that `python -m marketplace replay FILE` rebuilds the "
+        "weights of any of them; replaced at step 0, continued with --resume",
+    )

@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from ._arguments import Defaults, add_machine, add_output, add_schedule, add_training, add_update
+from ._arguments import (
+    Defaults,
+    add_logs,
+    add_machine,
+    add_output,
+    add_schedule,
+    add_training,
+    add_update,
+)
 from ._values import find_path_problem
 
 STATUS_OK = 0
@@ -22,6 +30,7 @@ STATUS_FAILED = 1
 STATUS_INTERRUPTED = 130
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
+LOG_FORMATS = (".jsonl", ".csv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +70,10 @@ class Options:
     resume: Path | None
     plot: Path | None
     json: Path | None
+    log: Path | None
+    mlflow: str | None
+    tensorboard: Path | None
+    replay_log: Path | None
     quiet: bool
 
     @property
@@ -152,6 +165,7 @@ def make_parser(prog: str, description: str, defaults: Defaults) -> argparse.Arg
     add_schedule(parser.add_argument_group("learning rate"), defaults)
     add_machine(parser.add_argument_group("machine"))
     add_output(parser.add_argument_group("output"))
+    add_logs(parser.add_argument_group("logs"))
     return parser
 
 
@@ -179,11 +193,17 @@ def _find_problem(options: Options) -> str | None:
             names.append("--marketplace-replica")
         if names:
             return f"argument {names[0]}: expected --algorithm v2, received v1, which has no such"
-    if options.plot is not None and options.plot.suffix.lower() not in PLOT_FORMATS:
-        expected = ", ".join(PLOT_FORMATS)
-        return f"argument --plot: expected a name ending in {expected}, received {options.plot}"
-    for name in ("checkpoint", "plot", "json"):
+    return _find_file_problem(options)
+
+
+def _find_file_problem(options: Options) -> str | None:
+    for name, formats in (("plot", PLOT_FORMATS), ("log", LOG_FORMATS)):
+        named: Path | None = getattr(options, name)
+        if named is not None and named.suffix.lower() not in formats:
+            expected = ", ".join(formats)
+            return f"argument --{name}: expected a name ending in {expected}, received {named}"
+    for name in ("checkpoint", "plot", "json", "log", "replay_log"):
         path: Path | None = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:
-            return f"argument --{name}: {problem}"
+            return f"argument --{name.replace('_', '-')}: {problem}"
     return None

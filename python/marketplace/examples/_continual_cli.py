@@ -9,10 +9,12 @@ from pathlib import Path
 
 from ..data import SOURCES
 from ..data._load import CLASS_COUNT
-from ._cli import DEFAULT_SEED, DTYPES, PLOT_FORMATS
+from ._arguments import DEFAULT_SEED, DTYPES
+from ._cli import PLOT_FORMATS
 from ._stream import AUGMENTATIONS
 from ._values import find_path_problem, number, vendor_counts, whole
 
+SPECS = 3  # of the beautiful-MNIST market
 _Group = argparse._ArgumentGroup
 
 
@@ -289,6 +291,9 @@ def _find_problem(options: Options) -> str | None:
     if options.new_per_batch >= options.batch_size:
         wanted = f"less than the batch size of {options.batch_size}"
         return f"argument --new-per-batch: expected {wanted}, received {options.new_per_batch}"
+    if len(options.vendors) not in (1, SPECS):
+        wanted = f"{SPECS} whole numbers, one per spec, or one for all"
+        return f"argument --vendors: expected {wanted}, received {len(options.vendors)}"
     if options.base is not None and options.save_base is not None:
         return "argument --save-base: expected no --base, received both"
     if options.plot is not None and options.plot.suffix.lower() not in PLOT_FORMATS:

@@ -58,6 +58,7 @@ def choose_plan(given: Mapping[str, object]) -> str | None:
     others = ("vendors", "upstream_sampling", "meta_lr", "market")
     asked = any(given[name] is not None for name in others)
     asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
+    asked = asked or bool(given["exclude_missing_from_loss"])
     return None if asked else "node"
 
 
@@ -140,5 +141,7 @@ def _find_problem(options: DigitOptions) -> str | None:
         )
     if options.exclude_missing_from_loss and options.only_classes is None:
         return "argument --exclude-missing-from-loss: expected --only-classes, received none"
+    if options.exclude_missing_from_loss and options.plan == "node":
+        return "argument --exclude-missing-from-loss: expected --plan star or tree, received node"
     structure = options.structure
     return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)

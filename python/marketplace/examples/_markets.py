@@ -61,8 +61,9 @@ class Structure:
                 f"argument --upstream-sampling: expected {self.depth} whole numbers, one per spec "
                 f"of {self.name}, received {len(sampling)}"
             )
-        if (plan or self.plan) != "tree" and any(sampling):
-            return "argument --upstream-sampling: expected --plan tree, received another"
+        chosen = plan or self.plan
+        if chosen != "tree" and any(sampling):
+            return f"argument --upstream-sampling: expected --plan tree, received {chosen}"
         return self._find_sampling_problem(vendors or self.vendors["tree"], sampling)
 
     def _find_sampling_problem(

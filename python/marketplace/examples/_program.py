@@ -13,9 +13,9 @@ from ._arguments import Defaults
 from ._cli import Options
 from ._interrupt import Interrupt
 from ._markets import Structure
-from ._progress import Progress
 from ._run import Outcome, train
 from ._setup import set_up
+from ._watching import Watching
 
 Given = TypeVar("Given", bound=Options)
 Report = Callable[[str], None]
@@ -84,14 +84,11 @@ def _prepare(
 
 def _train(work: _report.Run) -> Outcome:
     options = work.options
+    watching = Watching(work.opt, options, work.flops_per_step)
     if not options.quiet:
         _tell("\n".join(_report.opening_lines(work)))
     with Interrupt() as interrupt:
-        progress = Progress(work.opt.global_step, options.steps, options.quiet)
-        try:
-            outcome = train(work.market, work.opt, work.dataset, options, progress, interrupt)
-        finally:
-            progress.close()
+        outcome = train(work.market, work.opt, work.dataset, options, watching, interrupt)
     print(_report.summary(work, outcome), flush=True)
     _write_results(work, outcome)
     return outcome
@@ -105,8 +102,9 @@ def _write_results(work: _report.Run, outcome: Outcome) -> None:
 
 
 def _status(prog: str, options: Options, outcome: Outcome, arguments: Sequence[str]) -> int:
-    if outcome.checkpoint_error is not None:
-        return _cli.fail(prog, outcome.checkpoint_error)
+    failure = next(iter(outcome.log_errors), outcome.checkpoint_error)
+    if failure is not None:
+        return _cli.fail(prog, failure)
     if not outcome.interrupted:
         return _cli.STATUS_OK
     if options.checkpoint is not None and not options.quiet:

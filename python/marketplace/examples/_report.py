@@ -19,7 +19,7 @@ from ._run import Outcome
 # Options that decide nothing, or that the report has keys of their own for.
 _ELSEWHERE = frozenset(
     "steps vendors plan dtype device seed lr probe_scale meta_lr threads "
-    "checkpoint checkpoint_every resume plot json quiet".split()
+    "checkpoint checkpoint_every resume plot json log mlflow tensorboard replay_log quiet".split()
 )
 
 

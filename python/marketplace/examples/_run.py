@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ from ..training import Spec, straight_forward
 from ._batches import batch_indices
 from ._cli import Options
 from ._interrupt import Interrupt
-from ._progress import Progress
 from ._setup import rate_change
+from ._watching import Watching
 
 PERIODIC_IMAGES = 1_000
 _EVALUATION_BATCH = 500
@@ -65,6 +64,8 @@ class Outcome:
         Ctrl-C ended it.
     checkpoint_error : OSError or None
         Why the last checkpoint could not be written.
+    log_errors : list of OSError
+        Why logs ended early.
     """
 
     history: list[Evaluation]
@@ -72,6 +73,7 @@ class Outcome:
     first_step: int
     interrupted: bool
     checkpoint_error: OSError | None
+    log_errors: list[OSError]
 
 
 def train(
@@ -79,7 +81,7 @@ def train(
     opt: Optimizer,
     dataset: Dataset,
     options: Options,
-    progress: Progress,
+    watching: Watching,
     interrupt: Interrupt,
 ) -> Outcome:
     """Train until ``options.steps`` or Ctrl-C, with checkpoints and evaluations on the way.
@@ -94,8 +96,8 @@ def train(
         Training and test images.
     options : Options
         Steps, batch size, decay, evaluations and checkpoints.
-    progress : Progress
-        Told after each step and evaluation.
+    watching : Watching
+        Displays and logs, told of each step and evaluation.
     interrupt : Interrupt
         Asked before each step.
 
@@ -103,23 +105,119 @@ def train(
     -------
     Outcome
         What was measured.
+
+    Raises
+    ------
+    ValueError
+        For losses that are not finite; the last good state is in the checkpoint.
     """
     first_step = opt.global_step
-    curve = _Curve()
-    started = time.perf_counter()
-    while opt.global_step < options.steps and not interrupt.requested:
-        loss = _step(opt, dataset, options)
-        curve.losses.append(loss)
-        progress.stepped(opt.global_step, loss)
-        if _is_due(opt.global_step, options.eval_every, options.steps):
-            point = curve.add(opt.global_step, measure_accuracy(market, *_thinned(dataset)))
-            progress.evaluated(point.step, point.loss or loss, point.test_accuracy)
-        if _is_due(opt.global_step, options.checkpoint_every, options.steps):
-            _save(opt, options.checkpoint, progress)
-    seconds = time.perf_counter() - started
-    checkpoint_error = _save(opt, options.checkpoint, progress)
-    curve.add(opt.global_step, measure_accuracy(market, dataset.x_test, dataset.y_test))
-    return Outcome(curve.points, seconds, first_step, interrupt.requested, checkpoint_error)
+    with watching:
+        run = _Training(market, opt, dataset, options, watching)
+        while opt.global_step < options.steps and not interrupt.requested:
+            run.step()
+        run.end()
+    return Outcome(
+        run.curve.points,
+        run.seconds,
+        first_step,
+        interrupt.requested,
+        run.checkpoint_error,
+        watching.errors,
+    )
+
+
+class _Training:
+    """One run's loop: steps, evaluations, checkpoints."""
+
+    def __init__(
+        self,
+        market: Sequence[Spec],
+        opt: Optimizer,
+        dataset: Dataset,
+        options: Options,
+        watching: Watching,
+    ) -> None:
+        self.market, self.opt, self.dataset = market, opt, dataset
+        self.options, self.watching = options, watching
+        self.curve = _Curve()
+        self.checkpoint_error: OSError | None = None
+        self.seconds = 0.0
+        self._saved: int | None = None  # the step that the checkpoint is of
+        self._tried: int | None = None
+        self._started = time.perf_counter()
+
+    def step(self) -> None:
+        """Take one step, with what is due after it."""
+        opt, options = self.opt, self.options
+        indices = _indices(opt, self.dataset, options.batch_size * options.forward_pass)
+        try:
+            loss = _step(opt, self.dataset, options)
+        except ValueError as error:
+            raise self._stopped(error) from error
+        self.curve.losses.append(loss)
+        if opt.global_step == options.steps or opt.global_step % options.checkpoint_every == 0:
+            self._save()
+        self.watching.watch.step(loss, lambda: self._evaluate(indices))
+
+    def end(self) -> None:
+        """Keep the state, and measure on all test images, unless the last step did both."""
+        if self._tried != self.opt.global_step:
+            self._save()
+        if not self.seconds:
+            self._evaluate_all()
+
+    def _stopped(self, error: ValueError) -> ValueError:
+        """Say why the training stops; a base model that still answers is kept."""
+        if self._answers():
+            self._save()
+        step = self.opt.global_step
+        text = f"step {step + 1}: {error}. Training stops; the weights are those of step {step}"
+        if self._saved is not None:
+            text += f", {self.options.checkpoint} has those of step {self._saved}"
+        return ValueError(text)
+
+    def _answers(self) -> bool:
+        """Tell whether the base weights give finite outputs for some test images."""
+        x = np.asarray(self.dataset.x_test[:_EVALUATION_BATCH])
+        return bool(np.isfinite(np.asarray(straight_forward(self.market, x))).all())
+
+    def _evaluate(self, indices: NDArray[np.int64]) -> dict[str, float]:
+        step, data = self.opt.global_step, self.dataset
+        if step == self.options.steps:
+            point = self._evaluate_all()
+        elif step % self.options.eval_every == 0:
+            point = self.curve.add(step, measure_accuracy(self.market, *_thinned(data)))
+        else:
+            return {}
+        trained = measure_accuracy(self.market, data.x_train[indices], data.y_train[indices])
+        return {
+            "training/accuracy": trained,
+            "training/forward_pass": float(self.options.forward_pass),
+            "testing/accuracy": point.test_accuracy,
+        }
+
+    def _evaluate_all(self) -> Evaluation:
+        self.seconds = time.perf_counter() - self._started
+        data = self.dataset
+        accuracy = measure_accuracy(self.market, data.x_test, data.y_test)
+        return self.curve.add(self.opt.global_step, accuracy)
+
+    def _save(self) -> None:
+        """Write the checkpoint; a full disk costs the checkpoint, not the training."""
+        path = self.options.checkpoint
+        if path is None:
+            return
+        self.checkpoint_error, self._tried = None, self.opt.global_step
+        try:
+            self.watching.mark()
+            self.opt.save(path)
+            self._saved = self.opt.global_step
+        except OSError as error:
+            self.checkpoint_error = error
+            self.watching.note(
+                f"step {self.opt.global_step}: the checkpoint was not written: {error}"
+            )
 
 
 def measure_accuracy(market: Sequence[Spec], x: Images, y: NDArray[np.int32]) -> float:
@@ -203,24 +301,7 @@ def _decay(opt: Optimizer, factor: float) -> None:
         opt.meta_learning_rate = float(opt.meta_learning_rate) * factor
 
 
-def _is_due(step: int, every: int, last: int) -> bool:
-    """At the very last step the end of the run sees to it."""
-    return step % every == 0 and step < last
-
-
 def _thinned(dataset: Dataset) -> tuple[Images, NDArray[np.int32]]:
     """At most 1,000 test images, evenly spread: MNIST's first half is easier than its second."""
     stride = -(-len(dataset.x_test) // PERIODIC_IMAGES)
     return dataset.x_test[::stride], dataset.y_test[::stride]
-
-
-def _save(opt: Optimizer, path: Path | None, progress: Progress) -> OSError | None:
-    """Write the checkpoint; a full disk costs the checkpoint, not the training."""
-    if path is None:
-        return None
-    try:
-        opt.save(path)
-    except OSError as error:
-        progress.note(f"step {opt.global_step}: the checkpoint was not written: {error}")
-        return error
-    return None

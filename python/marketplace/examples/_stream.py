@@ -76,8 +76,8 @@ def held_back(digits: Dataset, new_class: int) -> Task:
     ValueError
         The set has nothing of that class, or nothing else.
     """
-    train = Samples(digits.x_train, digits.y_train)
-    test = Samples(digits.x_test, digits.y_test)
+    train = Samples(np.asarray(digits.x_train), digits.y_train)
+    test = Samples(np.asarray(digits.x_test), digits.y_test)
     is_new, is_new_test = train.y == new_class, test.y == new_class
     return Task(
         f"{digits.name} without {new_class}, then {new_class}",
@@ -97,13 +97,13 @@ def mixed_in(known: Dataset, other: Dataset, new_class: int) -> Task:
     ValueError
         The other set has nothing of that class.
     """
-    train = Samples(other.x_train, other.y_train)
-    test = Samples(other.x_test, other.y_test)
+    train = Samples(np.asarray(other.x_train), other.y_train)
+    test = Samples(np.asarray(other.x_test), other.y_test)
     return Task(
         f"{known.name}, then class {new_class} of {other.name}",
         new_class,
-        Samples(known.x_train, known.y_train),
-        Samples(known.x_test, known.y_test),
+        Samples(np.asarray(known.x_train), known.y_train),
+        Samples(np.asarray(known.x_test), known.y_test),
         train.chosen(train.y == new_class),
         test.chosen(test.y == new_class),
     )

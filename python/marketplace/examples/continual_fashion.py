@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..data import load
-from . import _continual_main
+from . import _continual_cli, _continual_main
 from ._continual_cli import Defaults, Options
 from ._stream import Task, mixed_in
 
 PROG = "python -m marketplace.examples.continual_fashion"
+DESCRIPTION = "Teach one class of clothes to a model that knows the digits, while it answers."
 DEFAULTS = Defaults(
     new_class=3, new_per_batch=16, steps=600, lr=0.15, lr_decay=0.003, probe_scale=0.02,
     new_class_weight=6.0,
@@ -52,8 +53,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With status 2 after a bad option, with 0 after ``--help``.
     """
-    description = "Teach one class of clothes to a model that knows the digits, while it answers."
-    return _continual_main.main(PROG, description, DEFAULTS, load_task, argv)
+    return _continual_main.main(PROG, DESCRIPTION, DEFAULTS, load_task, argv)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Parse and check a command line; exits with status 2 after a bad option."""
+    return _continual_cli.parse(PROG, DESCRIPTION, DEFAULTS, argv)
 
 
 if __name__ == "__main__":

@@ -237,6 +237,8 @@ def _find_problem(options: ImageOptions) -> str | None:
             f"argument --image-size: expected one of {expected} for synthetic stripes, "
             f"received {options.image_size}"
         )
+    if options.plan == "node":
+        return "argument --plan: expected star or tree for a network with branches, received node"
     structure = resnet_structure(options.market)
     return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)
 
