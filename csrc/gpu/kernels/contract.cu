@@ -69,13 +69,12 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
 }
 
 // Blocks that a multiprocessor's registers should have room for: what large tiles leave.
-template <int Rows, int Columns>
-constexpr int kResidentBlocks = Rows * Columns > 8192   ? 2
-                                : Rows* Columns == 8192 ? 3
-                                                        : 4;
+constexpr int resident_blocks(int rows, int columns) {
+  return rows * columns > 8192 ? 2 : rows * columns == 8192 ? 3 : 4;
+}
 
 template <class T, int Rows, int Columns, template <class, int> class Loader>
-__global__ void __launch_bounds__(kThreads, kResidentBlocks<Rows, Columns>)
+__global__ void __launch_bounds__(kThreads, resident_blocks(Rows, Columns))
     contract_kernel(ContractArgs args) {
   using Shape = Tile<T, Rows, Columns>;
   __shared__ Addresses<Rows, Columns> addresses;
