@@ -35,6 +35,14 @@ def test_a_run_like_the_cpu(layers, shape, plan):
             close(mine[key], value, relative=1e-4)
 
 
+def test_plan_node_takes_the_cpu_unless_told_otherwise():
+    _, optimizer = make(MLP, "auto", plan="node")
+    assert optimizer.device == "cpu"
+    _, optimizer = make(MLP, GPUS[0], plan="node")
+    with pytest.raises(ValueError, match="plan 'node'"):
+        optimizer.train_step(*batch(MLP_SHAPE))
+
+
 def test_deltas_have_the_bits_of_the_cpu():
     gpu, cpu = (make(CONV, device)[1] for device in (GPUS[0], "cpu"))
     for mine, theirs in zip(gpu.spec_context, cpu.spec_context, strict=True):
