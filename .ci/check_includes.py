@@ -1,4 +1,4 @@
-"""Who may include whom: data flows bindings -> market -> backend.h -> cpu, never backwards."""
+"""Who may include whom: data flows bindings -> market -> backend.h -> cpu or gpu, never back."""
 
 import pathlib
 import re
@@ -10,7 +10,10 @@ MAY_INCLUDE = {
     "backend.h": {"core", "graph"},
     "cpu": {"core", "graph", "backend.h", "cpu"},
     "market": {"core", "graph", "backend.h", "market"},
-    "devices": {"core", "backend.h", "devices", "cpu"},
+    "gpu": {"core", "graph", "backend.h", "plugin", "gpu", "simt", "simt_mma"},
+    "plugin": {"core", "backend.h"},
+    "plugins": {"core", "plugin", "plugins"},
+    "devices": {"core", "backend.h", "devices", "plugins", "cpu"},
     "bindings": {"core", "graph", "backend.h", "market", "devices", "bindings"},
 }
 

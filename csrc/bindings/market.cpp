@@ -3,6 +3,8 @@
 
 #include <pybind11/stl.h>
 
+#include <variant>
+
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "devices.h"
@@ -196,8 +198,16 @@ py::tuple node_gradients(Market& self, const std::vector<std::int64_t>& counts,
 
 void bind_engine(py::module_& module) {
   py::class_<Backend, std::shared_ptr<Backend>>(module, "Engine")
-      .def(py::init(&make_backend), py::arg("device") = "auto", py::arg("dtype") = "float32",
-           py::arg("threads") = 0)
+      .def(py::init([](const std::variant<std::string, std::vector<std::string>>& device,
+                       const std::string& dtype, int threads, std::int64_t max_memory_bytes) {
+             return std::visit(
+                 [&](const auto& names) {
+                   return make_backend(names, dtype, threads, max_memory_bytes);
+                 },
+                 device);
+           }),
+           py::arg("device") = "auto", py::arg("dtype") = "float32", py::arg("threads") = 0,
+           py::arg("max_memory_bytes") = 0)
       .def_property_readonly("device", &Backend::device)
       .def_property_readonly("dtype", [](const Backend& self) { return to_string(self.dtype()); })
       .def_property_readonly("threads", &Backend::threads)

@@ -67,10 +67,24 @@ py::object rand_float16(std::uint64_t seed, std::uint32_t counter, std::int64_t 
   return numbers.attr("__sub__")(py::module_::import("numpy").attr("float16")(1.0));
 }
 
+// The kinds of GPU: where the plugin is and why it cannot be used, None when there is nothing to
+// tell.
+py::dict plugins() {
+  py::dict kinds;
+  for (const PluginReport& report : plugin_reports()) {
+    py::dict entry;
+    entry["path"] = report.path.empty() ? py::object(py::none()) : py::str(report.path);
+    entry["problem"] = report.problem.empty() ? py::object(py::none()) : py::str(report.problem);
+    kinds[py::str(report.kind)] = entry;
+  }
+  return kinds;
+}
+
 py::dict build_info() {
   py::dict info;
   info["version"] = MARKETPLACE_VERSION;
   info["backends"] = compiled_backends();
+  info["plugins"] = plugins();
   info["isas"] = compiled_isas();
   info["isa"] = active_isa();
   info["compiler"] = MARKETPLACE_COMPILER;

@@ -33,7 +33,7 @@ int Model::find(const std::string& key) const {
   fail("parameter", "a key of the model", "'" + key + "'");
 }
 
-float* Model::data(int id) {
+const float* Model::data(int id) const {
   return (graph_.parameters[id].buffer ? buffers_ : values_).data() + offsets_[id];
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graph/graph.h"
@@ -31,11 +32,14 @@ class Model {
   std::int64_t size(int id) const { return element_count(graph_.parameters[id].shape); }
   std::uint32_t counter(int id) const { return counters_[id]; }  // first random counter word
 
-  float* values() { return values_.data(); }
+  // To be written through before the next call of any other member: see version().
+  float* values() { return ++version_, values_.data(); }
   const float* values() const { return values_.data(); }
   // A parameter's or a buffer's values, row-major.
-  float* data(int id);
-  const float* data(int id) const { return const_cast<Model*>(this)->data(id); }
+  float* data(int id) { return ++version_, const_cast<float*>(std::as_const(*this).data(id)); }
+  const float* data(int id) const;
+  // Changes whenever values may have: devices keep copies.
+  std::uint64_t version() const { return version_; }
 
   // running = (1 - momentum) running + momentum batch, the variance unbiased, as in PyTorch.
   void absorb(const BatchStatistics& statistics);
@@ -47,6 +51,7 @@ class Model {
   std::vector<std::uint32_t> counters_;
   std::uint32_t counter_end_ = 0;
   std::vector<float> values_, buffers_;
+  std::uint64_t version_ = 1;
 };
 
 }  // namespace marketplace

@@ -1,0 +1,86 @@
+// A market's specs on one device: a call's plan cut into chunks, the chunks' kernels put on a
+// stream; a repeated call replayed as a graph.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "gpu/device.h"
+#include "gpu/memory.h"
+#include "gpu/run_program.h"
+#include "gpu/session.h"
+
+namespace marketplace::gpu {
+
+// The specs as every device of a backend runs them.
+struct Lowered {
+  std::vector<std::shared_ptr<Model>> models;
+  std::vector<Program> programs;
+};
+
+class DeviceExecutor {
+ public:
+  DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Device> device);
+
+  const Stream& stream() const { return stream_; }
+  Device& device() const { return *device_; }
+
+  // Base weights of all specs, end to end, as of the last update; from the host, or from another
+  // device that has them already.
+  void update_weights();
+  void update_weights(const DeviceExecutor& from);
+  float* weights() const { return weights_.get<float>(); }
+  std::int64_t weight_count() const { return weight_count_; }
+
+  // Puts a call's work on the stream.
+  void start_losses(const Request& request);
+  // Waits for it; losses (P,) in the order of the request's plan. Statistics of the rows in
+  // Request::leaders go to `leader` where it is given.
+  void finish_losses(float* losses, LeaderStatistics* leader);
+  // out[paths[p]] (B, *output_shape) for each of the plan's paths p; paths nullptr: out[p].
+  void forward(const Request& request, float* out, const std::int64_t* paths,
+               LeaderStatistics* leader);
+
+ private:
+  void upload_constants();
+  Session& session(const Request& request);
+  void cut(Session& session, const Plan& plan, std::int64_t budget);
+  void make_room(Session& session, const Plan& plan);
+  // Everything up to the kernels.
+  Session& begin(const Request& request);
+  void pack(const Session& session);
+  RunArgs chunk_args(const Session& session, const Chunk& chunk, std::int64_t samples) const;
+  std::vector<StatisticsPlace> statistics_places(const Session& session, int level) const;
+  void run_chunk(const Session& session, const Chunk& chunk, std::int64_t first,
+                 std::int64_t samples);
+  void sum_losses(const Session& session, const Chunk& chunk, std::int64_t first,
+                  std::int64_t samples);
+  void run_losses(const Session& session);
+  void load(const Session& session, std::int64_t first, std::int64_t samples);
+  void fetch_results(const Session& session);
+  void read_statistics(const Session& session, LeaderStatistics* leader) const;
+
+  template <class T>
+  T* at(std::int64_t offset) const {
+    return reinterpret_cast<T*>(arena_.get<std::byte>() + offset);
+  }
+
+  std::shared_ptr<const Lowered> lowered_;
+  std::shared_ptr<Device> device_;
+  Stream stream_;
+  PinnedMemory staging_, fetched_, weight_staging_;
+  DeviceMemory arena_;      // of the call that runs; its contents do not outlive it
+  DeviceMemory constants_;  // parameter tables and taps of every level
+  DeviceMemory weights_;
+  std::int64_t weight_count_ = 0;
+  std::vector<std::int64_t> weight_at_;  // per level, floats
+  struct LevelTables {
+    std::int64_t parameters, tiles, tile_count, taps;
+  };
+  std::vector<LevelTables> tables_;
+  std::list<Session> sessions_;  // the latest first
+  std::int64_t arena_generation_ = 0;
+};
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,180 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "core/error.h"
+#include "gpu/checksum.h"
+#include "gpu/executor.h"
+
+namespace marketplace::gpu {
+namespace {
+
+constexpr std::uint64_t kUpdatesPerCheck = 64;
+
+std::shared_ptr<const Lowered> lower_all(const std::vector<std::shared_ptr<Model>>& models,
+                                         const Shape& input_shape, DType dtype) {
+  auto lowered = std::make_shared<Lowered>();
+  lowered->models = models;
+  Shape shape = input_shape;
+  Layout layout;
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    lowered->programs.push_back(lower(*models[i], shape, layout, i + 1 == models.size(), dtype));
+    shape = lowered->programs.back().output_shape;
+    layout = lowered->programs.back().output_layout;
+  }
+  return lowered;
+}
+
+bool same_plan(const Plan& a, const Plan& b) {
+  if (a.levels.size() != b.levels.size() || a.input_count != b.input_count) return false;
+  for (std::size_t i = 0; i < a.levels.size(); ++i)
+    if (a.levels[i].vendor != b.levels[i].vendor || a.levels[i].parent != b.levels[i].parent)
+      return false;
+  return true;
+}
+
+}  // namespace
+
+GpuExecutor::GpuExecutor(const std::vector<std::shared_ptr<Model>>& models,
+                         const Shape& input_shape,
+                         const std::vector<std::shared_ptr<Device>>& devices)
+    : lowered_(lower_all(models, input_shape, devices[0]->dtype)) {
+  for (const auto& device : devices)
+    devices_.push_back(std::make_unique<DeviceExecutor>(lowered_, device));
+}
+
+void GpuExecutor::share_out(const Plan& plan, bool statistics) {
+  if (!parts_.empty() && statistics == statistics_ && same_plan(plan, plan_)) return;
+  std::vector<std::int64_t> leaders(plan.levels.size(), -1), flops;
+  if (statistics) leaders = leader_rows(plan);
+  for (const Program& program : lowered_->programs) flops.push_back(program.flops);
+  parts_ = split_plan(plan, flops, static_cast<std::int64_t>(devices_.size()), leaders);
+  plan_ = plan;
+  statistics_ = statistics;
+}
+
+// The host's weights go to the first device, and from there to the others; now and then all compare
+// what they have.
+void GpuExecutor::bring_weights() {
+  std::vector<std::uint64_t> versions;
+  for (const auto& model : lowered_->models) versions.push_back(model->version());
+  if (versions == versions_) return;
+  versions_.clear();
+  devices_[0]->update_weights();
+  for (std::size_t d = 1; d < devices_.size(); ++d) devices_[d]->update_weights(*devices_[0]);
+  if (devices_.size() > 1 && updates_++ % kUpdatesPerCheck == 0) compare_weights(devices_);
+  versions_ = std::move(versions);
+}
+
+void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& weights,
+                         const Batch& batch, const Labels& labels, float* losses,
+                         LeaderStatistics* leader) {
+  share_out(plan, leader != nullptr);
+  bring_weights();
+  if (leader) leader->assign(lowered_->programs.size(), {});
+  for (std::size_t d = 0; d < parts_.size(); ++d)
+    devices_[d]->start_losses(
+        {&parts_[d].plan, &weights, &batch, &labels, false, parts_[d].leaders});
+  for (std::size_t d = 0; d < parts_.size(); ++d) {
+    std::vector<float> mine(parts_[d].paths.size());
+    devices_[d]->finish_losses(mine.data(), leader);
+    for (std::size_t p = 0; p < mine.size(); ++p) losses[parts_[d].paths[p]] = mine[p];
+  }
+}
+
+void GpuExecutor::run_forward(const Request& request, float* out, LeaderStatistics* leader) {
+  share_out(*request.plan, leader != nullptr);
+  bring_weights();
+  if (leader) leader->assign(lowered_->programs.size(), {});
+  for (std::size_t d = 0; d < parts_.size(); ++d) {
+    Request mine = request;
+    mine.plan = &parts_[d].plan;
+    mine.leaders = parts_[d].leaders;
+    devices_[d]->forward(mine, out, parts_[d].paths.data(), leader);
+  }
+}
+
+void GpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
+                          const Batch& batch, float* out, LeaderStatistics* leader) {
+  run_forward({&plan, &weights, &batch, nullptr, false, {}}, out, leader);
+}
+
+void GpuExecutor::infer(const Batch& batch, float* out) {
+  Plan plan;
+  plan.levels.assign(lowered_->programs.size(), {{0}, {0}});
+  const std::vector<VendorWeights> weights(lowered_->programs.size());
+  run_forward({&plan, &weights, &batch, nullptr, true, {}}, out, nullptr);
+}
+
+namespace {
+
+// Samples by their paths, so that those of one vendor are neighbours.
+std::vector<std::int64_t> path_order(const std::int32_t* paths, std::int64_t samples,
+                                     std::int64_t depth) {
+  std::vector<std::int64_t> order(samples);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    return std::lexicographical_compare(paths + a * depth, paths + (a + 1) * depth,
+                                        paths + b * depth, paths + (b + 1) * depth);
+  });
+  return order;
+}
+
+// One row per sample of each spec: its own input, then its own vendors.
+Plan sample_plan(const std::int32_t* paths, const std::vector<std::int64_t>& order,
+                 std::size_t depth) {
+  Plan plan;
+  plan.input_count = static_cast<std::int64_t>(order.size());
+  plan.levels.resize(depth);
+  for (std::size_t r = 0; r < order.size(); ++r)
+    for (std::size_t i = 0; i < depth; ++i) {
+      plan.levels[i].vendor.push_back(paths[order[r] * static_cast<std::int64_t>(depth) + i]);
+      plan.levels[i].parent.push_back(static_cast<std::int32_t>(r));
+    }
+  return plan;
+}
+
+// The samples in another order.
+std::vector<std::byte> reordered(const Batch& batch, const std::vector<std::int64_t>& order) {
+  const auto bytes =
+      static_cast<std::size_t>(element_count(batch.sample_shape) * size_bytes(batch.dtype));
+  std::vector<std::byte> samples(order.size() * bytes);
+  for (std::size_t r = 0; r < order.size(); ++r)
+    if (bytes > 0)
+      std::memcpy(samples.data() + r * bytes,
+                  static_cast<const std::byte*>(batch.data) + order[r] * bytes, bytes);
+  return samples;
+}
+
+float cross_entropy(const float* x, std::int64_t classes, std::int32_t label) {
+  const float largest = *std::max_element(x, x + classes);
+  float sum = 0;
+  for (std::int64_t c = 0; c < classes; ++c) sum += std::exp(x[c] - largest);
+  return std::log(sum) + (largest - x[label]);
+}
+
+}  // namespace
+
+void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                                const std::int32_t* paths, const SampleResults& results) {
+  const std::size_t depth = lowered_->programs.size();
+  const std::int64_t each = lowered_->programs.back().output_size;
+  const auto order = path_order(paths, batch.size, static_cast<std::int64_t>(depth));
+  const Plan plan = sample_plan(paths, order, depth);
+  const std::vector<std::byte> samples = reordered(batch, order);
+  const Batch rows{samples.data(), batch.dtype, 1, batch.sample_shape};
+  std::vector<float> values(batch.size * each);
+  run_forward({&plan, &weights, &rows, nullptr, true, {}}, values.data(), nullptr);
+  for (std::int64_t r = 0; r < batch.size; ++r) {
+    const float* mine = values.data() + r * each;
+    const std::int64_t b = order[r];
+    if (results.out) std::copy_n(mine, each, results.out + b * each);
+    if (results.losses == nullptr) continue;
+    const std::int32_t label = results.labels->data[b];
+    const bool ignored = results.labels->ignore_index == label;
+    results.losses[b] = ignored ? 0.0f : cross_entropy(mine, each, label);
+  }
+}
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,41 @@
+// Runs a market's specs on one or several GPUs.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend.h"
+#include "gpu/device_executor.h"
+#include "gpu/split.h"
+
+namespace marketplace::gpu {
+
+class GpuExecutor : public Executor {
+ public:
+  GpuExecutor(const std::vector<std::shared_ptr<Model>>& models, const Shape& input_shape,
+              const std::vector<std::shared_ptr<Device>>& devices);
+
+  void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+              const Labels& labels, float* losses, LeaderStatistics* leader) override;
+  void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+               float* out, LeaderStatistics* leader) override;
+  void infer(const Batch& batch, float* out) override;
+  void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
+                     const std::int32_t* paths, const SampleResults& results) override;
+
+ private:
+  // Parts of a plan, kept for the next call with the same one.
+  void share_out(const Plan& plan, bool statistics);
+  void bring_weights();
+  void run_forward(const Request& request, float* out, LeaderStatistics* leader);
+
+  std::shared_ptr<const Lowered> lowered_;
+  std::vector<std::unique_ptr<DeviceExecutor>> devices_;
+  std::vector<std::uint64_t> versions_;  // of the models whose weights the devices have
+  std::uint64_t updates_ = 0;
+  Plan plan_;
+  bool statistics_ = false;
+  std::vector<Part> parts_;
+};
+
+}  // namespace marketplace::gpu

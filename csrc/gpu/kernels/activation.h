@@ -1,0 +1,22 @@
+// Activations in float32, the CPU backend's formulas.
+#pragma once
+
+#include "gpu/program.h"
+#include "gpu/vendors/vendor.h"
+
+namespace marketplace::gpu {
+
+__device__ inline float activate(Activation kind, float x) {
+  switch (kind) {
+    case Activation::none: return x;
+    case Activation::relu: return x < 0 ? 0.0f : x;
+    case Activation::gelu: return 0.5f * x * (1.0f + erff(x * 0.70710678f));  // x Phi(x)
+    case Activation::gelu_tanh:
+      return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+    case Activation::sigmoid: return 1.0f / (1.0f + expf(-x));
+    case Activation::tanh: return tanhf(x);
+  }
+  return x;
+}
+
+}  // namespace marketplace::gpu

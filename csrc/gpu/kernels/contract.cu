@@ -1,0 +1,172 @@
+#include "gpu/kernels/activation.h"
+#include "gpu/kernels/contract.h"
+#include "gpu/kernels/contract_sums.h"
+#include "gpu/kernels/cross_entropy.h"
+
+namespace marketplace::gpu {
+namespace {
+
+// Vectors of neighbouring columns, for which a vendor's columns come in whole vectors.
+template <class Out, int Rows, int Columns>
+__device__ void store_vectors(const ContractArgs& args, const Place& place, const float* result,
+                              const Addresses<Rows, Columns>& to) {
+  constexpr int kStride = Columns + 4, kVector = kVectorBytes / static_cast<int>(sizeof(Out));
+  for (int e = static_cast<int>(threadIdx.x); e < Rows * (Columns / kVector); e += kThreads) {
+    const int i = e / (Columns / kVector), j = e % (Columns / kVector) * kVector;
+    if (place.first_row + i >= place.total_rows || place.first_column + j >= place.total_columns)
+      continue;
+    alignas(kVectorBytes) Out values[kVector];
+    for (int n = 0; n < kVector; ++n)
+      values[n] =
+          rounded<Out>(activate(args.activation, result[i * kStride + j + n] + to.bias[j + n]));
+    store16(static_cast<Out*>(args.out) + to.row_out[i] + to.column_out[j], values);
+  }
+}
+
+template <class Out, int Rows, int Columns>
+__device__ void store_elements(const ContractArgs& args, const Place& place, const float* result,
+                               const Addresses<Rows, Columns>& to) {
+  constexpr int kStride = Columns + 4;
+  for (int e = static_cast<int>(threadIdx.x); e < Rows * Columns; e += kThreads) {
+    const int i = e / Columns, j = e % Columns;
+    if (place.first_row + i >= place.total_rows || place.first_column + j >= place.total_columns)
+      continue;
+    static_cast<Out*>(args.out)[to.row_out[i] + to.column_out[j]] =
+        rounded<Out>(activate(args.activation, result[i * kStride + j] + to.bias[j]));
+  }
+}
+
+template <class Out, int Rows, int Columns>
+__device__ void store(const ContractArgs& args, const Place& place, const float* result,
+                      const Addresses<Rows, Columns>& to) {
+  constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(Out));
+  if (args.columns % kVector == 0)
+    store_vectors<Out>(args, place, result, to);
+  else
+    store_elements<Out>(args, place, result, to);
+}
+
+// The loss of every row and vendor of the tile; logits end here.
+template <int Rows, int Columns>
+__device__ void store_losses(const ContractArgs& args, const Place& place, float* result,
+                             const Addresses<Rows, Columns>& to) {
+  constexpr int kStride = Columns + 4;
+  const auto classes = static_cast<int>(args.columns);
+  const int vendors = static_cast<int>(place.total_columns - place.first_column) / classes;
+  for (int e = static_cast<int>(threadIdx.x); e < Rows * vendors; e += kThreads) {
+    const int i = e % Rows, first = e / Rows * classes;
+    const std::int64_t row = place.first_row + i;
+    if (row >= place.total_rows) continue;
+    float* logits = result + i * kStride + first;
+    for (int c = 0; c < classes; ++c)
+      logits[c] = activate(args.activation, logits[c] + to.bias[first + c]);
+    const std::int64_t vendor = (place.first_column + first) / classes;
+    const std::int64_t parent = row / args.samples, sample = row % args.samples;
+    args.loss.losses[(place.product.row + parent * args.vendors + vendor) * args.samples + sample] =
+        sample_loss(logits, classes, args.loss.labels[sample], args.loss.ignoring,
+                    args.loss.ignored);
+  }
+}
+
+// Blocks that a multiprocessor's registers should have room for: what large tiles leave.
+constexpr int resident_blocks(int rows, int columns) {
+  return rows * columns > 8192 ? 2 : rows * columns == 8192 ? 3 : 4;
+}
+
+template <class T, int Rows, int Columns, template <class, int> class Loader>
+__global__ void __launch_bounds__(kThreads, resident_blocks(Rows, Columns))
+    contract_kernel(ContractArgs args) {
+  using Shape = Tile<T, Rows, Columns>;
+  __shared__ Addresses<Rows, Columns> addresses;
+  std::byte* shared = dynamic_shared();
+  const Place place = find_place(args, Rows);
+  find_addresses(args, place, addresses);
+  __syncthreads();
+  Loader<T, Rows> windows(args, addresses.start);
+  PanelLoader<T, Columns> panels(args, place);
+  Sums<T, Rows, Columns> sums;
+  sums.zero();
+  const std::int64_t steps = args.padded_depth / Shape::kStep;
+  const auto fetch = [&](std::int64_t step) {
+    std::byte* stage = shared + step % kStages * Shape::kStageBytes;
+    if (step < steps) {
+      windows.load(stage, step);
+      panels.load(stage + Rows * kRowBytes, step);
+    }
+    copy_async_commit();
+  };
+  for (int step = 0; step < kStages - 1; ++step) fetch(step);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    copy_async_wait<kStages - 2>();
+    __syncthreads();  // the stage is there, and nobody reads the one that is fetched next
+    fetch(step + kStages - 1);
+    const std::byte* stage = shared + step % kStages * Shape::kStageBytes;
+    sums.add(stage, stage + Rows * kRowBytes);
+  }
+  copy_async_wait<0>();
+  __syncthreads();  // stages become results
+  auto* result = reinterpret_cast<float*>(shared);
+  sums.for_each([&](int row, int column, float value) {
+    result[row * Shape::kResultStride + column] = value;
+  });
+  __syncthreads();
+  if (args.loss.labels)
+    store_losses(args, place, result, addresses);
+  else if (args.float_out)
+    store<float>(args, place, result, addresses);
+  else
+    store<T>(args, place, result, addresses);
+}
+
+struct Target {
+  const DeviceInfo& device;
+  const Stream& stream;
+};
+
+template <class T, int Rows, int Columns, template <class, int> class Loader>
+void launch_tiles(ContractArgs args, const Target& target) {
+  args.tile_columns =
+      args.loss.labels ? Columns / args.columns * args.columns : std::int64_t{Columns};
+  const std::int64_t rows = args.parents * args.samples * args.rows;
+  args.row_tiles = (rows + Rows - 1) / Rows;
+  args.column_tiles = (args.vendors * args.columns + args.tile_columns - 1) / args.tile_columns;
+  launch(contract_kernel<T, Rows, Columns, Loader>,
+         Grid{args.product_count * args.groups * args.row_tiles * args.column_tiles},
+         Block{static_cast<unsigned>(kWarps * target.device.warp_size)},
+         Tile<T, Rows, Columns>::kSharedBytes, target.stream, args);
+}
+
+template <class T, template <class, int> class Loader>
+void launch_shape(const ContractArgs& args, const Target& target) {
+  const std::int64_t rows = args.parents * args.samples * args.rows;
+  const std::int64_t columns = args.vendors * args.columns;
+  const std::int64_t least = args.loss.labels ? args.columns : 1;  // a tile holds whole vendors
+  if (columns <= 32 && least <= 32) return launch_tiles<T, 128, 32, Loader>(args, target);
+  if (columns > 64 && (rows <= 32 || least > 64))
+    return launch_tiles<T, 32, 128, Loader>(args, target);
+  if constexpr (sizeof(T) == 2) {  // float32 would run out of registers
+    constexpr std::int64_t kNeeded =
+        Tile<T, 128, 128>::kSharedBytes + static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
+    if (columns > 64 && kNeeded <= target.device.shared_bytes)
+      return launch_tiles<T, 128, 128, Loader>(args, target);
+  }
+  launch_tiles<T, 128, 64, Loader>(args, target);
+}
+
+template <class T>
+void launch_contract(const ContractArgs& args, const Target& target) {
+  constexpr std::int64_t kVector = kVectorBytes / static_cast<std::int64_t>(sizeof(T));
+  if (args.channels % kVector == 0 && args.group_stride % kVector == 0)
+    launch_shape<T, VectorLoader>(args, target);
+  else
+    launch_shape<T, ElementLoader>(args, target);
+}
+
+}  // namespace
+
+void contract_gpu(DType dtype, const DeviceInfo& device, ContractArgs args, const Stream& stream) {
+  dispatch(dtype,
+           [&](auto element) { launch_contract<decltype(element)>(args, {device, stream}); });
+}
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,47 @@
+// Convolution and linear layers as one implicit matrix product; see Contraction.
+//
+// in (parents, samples, H, W, C) channels-last, packed panels (vendor, O, K) with k = (kh, kw, c)
+// -> out (rows, samples, H', W', O). bfloat16 operands on matrix units with float32 sums, or plain
+// float32 fused multiply-adds; k always ascends, so a result does not depend on how it was tiled.
+#pragma once
+
+#include "gpu/program.h"
+#include "gpu/runtime.h"
+#include "gpu/schedule.h"
+
+namespace marketplace::gpu {
+
+// What the product of a linear output layer turns into on the way out, when labels are given.
+struct LossArgs {
+  const std::int32_t* labels = nullptr;  // (samples,)
+  float* losses = nullptr;               // (rows, samples)
+  bool ignoring = false;
+  std::int32_t ignored = 0;
+};
+
+struct ContractArgs {
+  const void* in = nullptr;
+  void* out = nullptr;
+  const std::byte* packed = nullptr;  // of vendor 0
+  std::int64_t packed_stride = 0;     // bytes between vendors
+  std::int64_t weight_at = 0, bias_at = -1;
+  const Tap* taps = nullptr;
+  const Product* products = nullptr;
+  std::int64_t parents = 1, vendors = 1, product_count = 0;  // of every product
+  std::int64_t samples = 0;
+  std::int64_t rows = 0, columns = 0, groups = 1;  // pixels and channels out of one group
+  std::int64_t sample_stride = 0, group_stride = 0, padded_depth = 0;
+  std::int32_t height = 0, width = 0, channels = 0, out_width = 0;
+  std::int32_t stride[2] = {1, 1}, padding[2] = {0, 0};
+  std::int64_t tile_columns = 0, row_tiles = 0, column_tiles = 0;  // set by contract_gpu
+  Activation activation = Activation::none;
+  bool float_out = false;
+  LossArgs loss;
+};
+
+// Classes up to here go through the fused loss.
+constexpr std::int64_t kMostFusedClasses = 128;
+
+void contract_gpu(DType dtype, const DeviceInfo& device, ContractArgs args, const Stream& stream);
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,48 @@
+// Elements in memory, for kernels: conversion, 16 bytes at once, blocks enough for a count.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "gpu/bfloat16.h"
+#include "gpu/launch.h"
+
+namespace marketplace::gpu {
+
+constexpr int kBlockThreads = 256;  // of every kernel that needs no other number
+
+template <class T>
+__device__ __forceinline__ T rounded(float x) {
+  T out;
+  from_float(x, out);
+  return out;
+}
+
+struct alignas(16) Bytes16 {
+  std::uint32_t words[4];
+};
+
+__device__ __forceinline__ void store16(void* to, const void* from) {
+  *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from);
+}
+
+// This thread's number in the grid.
+__device__ __forceinline__ std::int64_t thread_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+inline Grid blocks_for(std::int64_t threads) {
+  return {(threads + kBlockThreads - 1) / kBlockThreads};
+}
+
+// Calls run(T{}) with the element type of a compute dtype.
+template <class Run>
+void dispatch(DType dtype, Run run) {
+  switch (dtype) {
+    case DType::float32: return run(float{});
+    case DType::bfloat16: return run(BFloat16{});
+    default: fail("dtype", "float32 or bfloat16", to_string(dtype));
+  }
+}
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,243 @@
+#include "gpu/kernels/element.h"
+#include "gpu/kernels/norm.h"
+
+namespace marketplace::gpu {
+namespace {
+
+constexpr int kLanes = 32;                       // channels of a block
+constexpr int kGroups = kBlockThreads / kLanes;  // that share its rows
+constexpr int kLineThreads = 128;                // of a layer norm's block
+
+// (x - mean) * scale + shift, a relu behind it where asked.
+struct Affine {
+  float mean, scale, shift, floor;
+};
+
+__device__ float apply(const Affine& affine, float x) {
+  const float y = (x - affine.mean) * affine.scale + affine.shift;
+  return y < affine.floor ? affine.floor : y;
+}
+
+__device__ float parameter(const NormArgs& args, std::int64_t row, std::int64_t at,
+                           std::int64_t channel, float otherwise) {
+  if (at < 0) return otherwise;
+  const std::byte* packed = args.packed + args.vendor[row] * args.packed_stride + at;
+  return reinterpret_cast<const float*>(packed)[channel];
+}
+
+__device__ Affine make_affine(const NormArgs& args, std::int64_t row, std::int64_t channel,
+                              float mean, float variance) {
+  return {mean, parameter(args, row, args.weight_at, channel, 1.0f) / sqrtf(variance + args.eps),
+          parameter(args, row, args.bias_at, channel, 0.0f), args.relu ? 0.0f : -__builtin_inff()};
+}
+
+template <class T>
+__device__ const T* row_input(const NormArgs& args, std::int64_t row) {
+  const std::int64_t from = args.map ? args.map[row] : row;
+  return static_cast<const T*>(args.in) + from * args.samples * args.pixels * args.channels;
+}
+
+// A thread's channel of a block's, and which of the rows it takes.
+struct Lane {
+  int channel = static_cast<int>(threadIdx.x) % kLanes;
+  int group = static_cast<int>(threadIdx.x) / kLanes;
+};
+
+// Sum over the block's groups for one channel, in their order; all threads call.
+__device__ double sum_groups(double (&sums)[kGroups][kLanes], Lane lane, double mine) {
+  sums[lane.group][lane.channel] = mine;
+  __syncthreads();
+  double total = 0;
+  for (int g = 0; g < kGroups; ++g) total += sums[g][lane.channel];
+  __syncthreads();  // before the next sum
+  return total;
+}
+
+// This thread's share of the sum over pixels of x - shift, or of its square.
+template <class T>
+__device__ float sum_pixels(const T* x, std::int64_t begin, std::int64_t end, std::int64_t stride,
+                            float shift, bool square) {
+  float sum = 0;
+  for (std::int64_t p = begin; p < end; p += kGroups) {
+    const float d = to_float(x[p * stride]) - shift;
+    sum += square ? d * d : d;
+  }
+  return sum;
+}
+
+template <class T>
+__device__ void normalise(const NormArgs& args, const Affine& affine, const T* x, T* y, Lane lane) {
+  for (std::int64_t p = lane.group; p < args.pixels; p += kGroups)
+    y[p * args.channels] = rounded<T>(apply(affine, to_float(x[p * args.channels])));
+}
+
+// Keeps each window's maximum.
+template <class T>
+__device__ void normalise_pooled(const NormArgs& args, const Affine& affine, const T* x, T* y,
+                                 Lane lane) {
+  for (std::int32_t p = lane.group; p < args.out_pixels; p += kGroups) {
+    const std::int64_t top = p / args.out_width * args.window[0];
+    const std::int64_t left = p % args.out_width * args.window[1];
+    float best = -__builtin_inff();
+    for (std::int32_t h = 0; h < args.window[0]; ++h)
+      for (std::int32_t w = 0; w < args.window[1]; ++w) {
+        const std::int64_t pixel = (top + h) * args.width + left + w;
+        const float value = apply(affine, to_float(x[pixel * args.channels]));
+        best = value > best || value != value ? value : best;
+      }
+    y[p * args.channels] = rounded<T>(best);
+  }
+}
+
+// One block per sample and kLanes channels.
+template <class T>
+__global__ void instance_norm_kernel(NormArgs args) {
+  __shared__ double sums[kGroups][kLanes];
+  const Lane lane;
+  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
+  const std::int64_t image = blockIdx.x / tiles;
+  const std::int64_t row = image / args.samples, sample = image % args.samples;
+  const std::int64_t channel = blockIdx.x % tiles * kLanes + lane.channel;
+  const bool valid = channel < args.channels;
+  const T* x = row_input<T>(args, row) + sample * args.pixels * args.channels + channel;
+  const std::int64_t end = valid ? args.pixels : 0;
+  const auto count = static_cast<double>(args.pixels);
+  // mean
+  const float sum = sum_pixels(x, lane.group, end, args.channels, 0.0f, false);
+  const auto mean = static_cast<float>(sum_groups(sums, lane, sum) / count);
+  // variance
+  const float squares = sum_pixels(x, lane.group, end, args.channels, mean, true);
+  const auto variance = static_cast<float>(sum_groups(sums, lane, squares) / count);
+  if (!valid) return;
+  // normalise
+  const Affine affine = make_affine(args, row, channel, mean, variance);
+  const std::int64_t out_pixels = args.pooled ? args.out_pixels : args.pixels;
+  T* y = static_cast<T*>(args.out) + image * out_pixels * args.channels + channel;
+  if (args.pooled)
+    normalise_pooled(args, affine, x, y, lane);
+  else
+    normalise(args, affine, x, y, lane);
+}
+
+// Sums of kStatisticRows pixels of one row of the plan, by channel.
+template <class T>
+__global__ void partial_sums_kernel(NormArgs args, std::int64_t splits, bool square) {
+  __shared__ double sums[kGroups][kLanes];
+  const Lane lane;
+  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
+  const std::int64_t split = blockIdx.x / tiles % splits, row = blockIdx.x / tiles / splits;
+  const std::int64_t channel = blockIdx.x % tiles * kLanes + lane.channel;
+  const bool valid = channel < args.channels;
+  const std::int64_t total = args.samples * args.pixels, begin = split * kStatisticRows;
+  const std::int64_t end = begin + kStatisticRows < total ? begin + kStatisticRows : total;
+  const float shift = square && valid ? args.statistics[row * 2 * args.channels + channel] : 0.0f;
+  const float sum = sum_pixels(row_input<T>(args, row) + channel, begin + lane.group,
+                               valid ? end : 0, args.channels, shift, square);
+  const double whole = sum_groups(sums, lane, sum);
+  if (valid && lane.group == 0)
+    args.partial[(row * splits + split) * args.channels + channel] = whole;
+}
+
+__global__ void finish_sums_kernel(NormArgs args, std::int64_t splits, bool square) {
+  const std::int64_t index = thread_index();
+  if (index >= args.rows * args.channels) return;
+  const std::int64_t row = index / args.channels, channel = index % args.channels;
+  double sum = 0;
+  for (std::int64_t s = 0; s < splits; ++s)
+    sum += args.partial[(row * splits + s) * args.channels + channel];
+  args.statistics[(row * 2 + (square ? 1 : 0)) * args.channels + channel] =
+      static_cast<float>(sum / static_cast<double>(args.samples * args.pixels));
+}
+
+template <class T>
+__global__ void apply_norm_kernel(NormArgs args) {
+  const std::int64_t index = thread_index();
+  const std::int64_t each = args.samples * args.pixels * args.channels;
+  if (index >= args.rows * each) return;
+  const std::int64_t row = index / each, channel = index % args.channels;
+  const float* statistics = args.fixed ? args.fixed : args.statistics + row * 2 * args.channels;
+  const Affine affine =
+      make_affine(args, row, channel, statistics[channel], statistics[args.channels + channel]);
+  static_cast<T*>(args.out)[index] =
+      rounded<T>(apply(affine, to_float(row_input<T>(args, row)[index % each])));
+}
+
+// Sum over the block, in the order of its threads; all of them call.
+__device__ double sum_line(double (&sums)[kLineThreads], double mine) {
+  sums[threadIdx.x] = mine;
+  __syncthreads();
+  for (int half = kLineThreads / 2; half > 0; half /= 2) {
+    if (static_cast<int>(threadIdx.x) < half) sums[threadIdx.x] += sums[threadIdx.x + half];
+    __syncthreads();
+  }
+  const double total = sums[0];
+  __syncthreads();  // before the next sum
+  return total;
+}
+
+// One block per line of `channels` elements.
+template <class T>
+__global__ void layer_norm_kernel(NormArgs args) {
+  __shared__ double sums[kLineThreads];
+  const std::int64_t line = blockIdx.x, lines = args.samples * args.pixels;
+  const std::int64_t row = line / lines;
+  const T* x = row_input<T>(args, row) + line % lines * args.channels;
+  T* y = static_cast<T*>(args.out) + line * args.channels;
+  const auto count = static_cast<double>(args.channels);
+  float sum = 0;  // mean
+  for (std::int64_t i = threadIdx.x; i < args.channels; i += kLineThreads) sum += to_float(x[i]);
+  const auto mean = static_cast<float>(sum_line(sums, sum) / count);
+  float squares = 0;  // variance
+  for (std::int64_t i = threadIdx.x; i < args.channels; i += kLineThreads) {
+    const float d = to_float(x[i]) - mean;
+    squares += d * d;
+  }
+  const auto variance = static_cast<float>(sum_line(sums, squares) / count);
+  const float scale = 1.0f / sqrtf(variance + args.eps);
+  for (std::int64_t i = threadIdx.x; i < args.channels; i += kLineThreads) {  // normalise
+    const float weight = parameter(args, row, args.weight_at, i, 1.0f);
+    const float bias = parameter(args, row, args.bias_at, i, 0.0f);
+    const float value = (to_float(x[i]) - mean) * scale * weight + bias;
+    y[i] = rounded<T>(args.relu && value < 0 ? 0.0f : value);
+  }
+}
+
+template <class T>
+void batch_statistics(const NormArgs& args, const Stream& stream) {
+  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
+  const std::int64_t splits = batch_norm_splits(args.samples, args.pixels);
+  for (const bool square : {false, true}) {
+    launch(partial_sums_kernel<T>, Grid{args.rows * splits * tiles}, Block{kBlockThreads}, 0,
+           stream, args, splits, square);
+    launch(finish_sums_kernel, blocks_for(args.rows * args.channels), Block{kBlockThreads}, 0,
+           stream, args, splits, square);
+  }
+}
+
+}  // namespace
+
+void instance_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
+  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
+  dispatch(dtype, [&](auto element) {
+    launch(instance_norm_kernel<decltype(element)>, Grid{args.rows * args.samples * tiles},
+           Block{kBlockThreads}, 0, stream, args);
+  });
+}
+
+void batch_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
+  dispatch(dtype, [&](auto element) {
+    using T = decltype(element);
+    if (args.fixed == nullptr) batch_statistics<T>(args, stream);
+    launch(apply_norm_kernel<T>, blocks_for(args.rows * args.samples * args.pixels * args.channels),
+           Block{kBlockThreads}, 0, stream, args);
+  });
+}
+
+void layer_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
+  dispatch(dtype, [&](auto element) {
+    launch(layer_norm_kernel<decltype(element)>, Grid{args.rows * args.samples * args.pixels},
+           Block{kLineThreads}, 0, stream, args);
+  });
+}
+
+}  // namespace marketplace::gpu

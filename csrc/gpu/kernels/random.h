@@ -1,0 +1,58 @@
+// Deltas from seeds: vendors' weights packed for the products, and directions. Same bits as on the
+// CPU: every product and every sum is rounded by itself.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend.h"
+#include "gpu/runtime.h"
+
+namespace marketplace::gpu {
+
+constexpr int kRandomThreads = 256;  // random blocks, two numbers each, of one block of threads
+
+// A parameter among a spec's: where its values and its random numbers are, and where they go.
+struct Parameter {
+  std::int64_t offset = 0, count = 0, at = 0;
+  std::uint32_t counter = 0;
+  std::int32_t panel = 0;  // whether it is packed as a matrix of the compute type
+  std::int64_t depth = 1, padded_depth = 1, order_outer = 1, order_inner = 1;
+};
+
+// kRandomThreads random blocks of one parameter, from the first-th on.
+struct RandomTile {
+  std::int32_t parameter, first;
+};
+
+struct PackArgs {
+  VendorWeights::Kind kind = VendorWeights::Kind::base;
+  const float* base = nullptr;           // (n,) W
+  const float* values = nullptr;         // (n,) direction, or (V, n) explicit weights
+  const std::uint64_t* seeds = nullptr;  // (V,)
+  const float* scales = nullptr;         // (V,)
+  const float* amplitude = nullptr;      // one number
+  std::int64_t value_count = 0;          // n
+  const Parameter* parameters = nullptr;
+  const RandomTile* tiles = nullptr;
+  std::int64_t tile_count = 0, vendors = 0;
+  std::byte* packed = nullptr;  // (V, packed_stride) bytes
+  std::int64_t packed_stride = 0;
+};
+void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream);
+
+// out (n,) = sum over v of coefficients[v] * delta_v, in the order of v; seed 0 and coefficient 0
+// add nothing.
+struct CombineArgs {
+  const std::uint64_t* seeds = nullptr;
+  const float* coefficients = nullptr;
+  std::int64_t vendors = 0;
+  float amplitude = 0;
+  const Parameter* parameters = nullptr;
+  const RandomTile* tiles = nullptr;
+  std::int64_t tile_count = 0;
+  float* out = nullptr;
+};
+void combine_gpu(const CombineArgs& args, const Stream& stream);
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,98 @@
+// NVIDIA: warps of 32 lanes, asynchronous copies into shared memory (sm_80 and later).
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace marketplace::gpu {
+
+inline constexpr const char* kVendor = "cuda";
+inline constexpr int kWarpSize = 32;
+inline constexpr bool kHasAsyncCopy = true;
+inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
+
+template <class T>
+__device__ __forceinline__ T shuffle(T value, int lane) {
+  return __shfl_sync(kAllLanes, value, lane);
+}
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(kAllLanes, value, mask);
+}
+// The last lanes, which have nobody `offset` above them, get their own value back.
+template <class T>
+__device__ __forceinline__ T shuffle_down(T value, int offset) {
+  return __shfl_down_sync(kAllLanes, value, static_cast<unsigned>(offset));
+}
+__device__ __forceinline__ bool any_lane(bool predicate) {
+  return __any_sync(kAllLanes, predicate) != 0;
+}
+__device__ __forceinline__ bool all_lanes(bool predicate) {
+  return __all_sync(kAllLanes, predicate) != 0;
+}
+__device__ __forceinline__ void sync_warp() {
+  __syncwarp();
+}
+
+__device__ __forceinline__ std::byte* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char marketplace_dynamic_shared[];
+  return reinterpret_cast<std::byte*>(marketplace_dynamic_shared);
+}
+
+__device__ __forceinline__ unsigned shared_address(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+// 16 bytes from global to shared memory, zeros when not `valid` (`global` is then not read, but
+// must be a legal address); both 16-byte aligned. Complete for this thread after copy_async_wait.
+__device__ __forceinline__ void copy16_async(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "r"(valid ? 16 : 0)
+               : "memory");
+}
+__device__ __forceinline__ void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Until at most `kPending` of the groups committed by this thread are still under way.
+template <int kPending>
+__device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Kernels start with 48 KiB at most; more must be asked for.
+inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
+  if (bytes <= 48 * 1024) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
+}
+
+template <class... P>
+cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                          cudaStream_t stream, std::tuple<P...>& arguments) {
+  return std::apply(
+      [&](P&... values) {
+        void* pointers[] = {static_cast<void*>(&values)..., nullptr};
+        return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers,
+                                shared_bytes, stream);
+      },
+      arguments);
+}
+
+inline std::string architecture_name(const cudaDeviceProp& device) {
+  return "sm_" + std::to_string(device.major * 10 + device.minor);
+}
+inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
+  return device.sharedMemPerBlockOptin;
+}
+
+inline const char* kernel_name(const void* kernel, cudaStream_t) {
+  const char* name = nullptr;
+  return cudaFuncGetName(&name, kernel) == cudaSuccess ? name : "kernel";
+}
+
+}  // namespace marketplace::gpu

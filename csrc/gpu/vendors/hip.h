@@ -1,0 +1,93 @@
+// AMD: CUDA's names mapped to HIP's. Warps ("wavefronts") of 64 lanes on GCN and CDNA, 32 on RDNA.
+#pragma once
+
+#include <hip/hip_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "gpu/vendors/hip_names.h"
+
+namespace marketplace::gpu {
+
+inline constexpr const char* kVendor = "hip";
+// Known where device code is compiled for a chip; host code must ask the device (DeviceInfo).
+#if defined(__GFX9__)
+inline constexpr int kWarpSize = 64;
+#else
+inline constexpr int kWarpSize = 32;
+#endif
+inline constexpr bool kHasAsyncCopy = false;
+
+template <class T>
+__device__ __forceinline__ T shuffle(T value, int lane) {
+  return __shfl(value, lane, kWarpSize);
+}
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor(value, mask, kWarpSize);
+}
+template <class T>
+__device__ __forceinline__ T shuffle_down(T value, int offset) {
+  return __shfl_down(value, static_cast<unsigned>(offset), kWarpSize);
+}
+__device__ __forceinline__ bool any_lane(bool predicate) {
+  return __any(predicate) != 0;
+}
+__device__ __forceinline__ bool all_lanes(bool predicate) {
+  return __all(predicate) != 0;
+}
+// Lanes run in lockstep; what is needed is that the compiler moves no memory access across.
+__device__ __forceinline__ void sync_warp() {
+  __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "wavefront");
+  __builtin_amdgcn_wave_barrier();
+}
+
+__device__ __forceinline__ std::byte* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char marketplace_dynamic_shared[];
+  return reinterpret_cast<std::byte*>(marketplace_dynamic_shared);
+}
+
+// No asynchronous copies: done at once, through registers.
+__device__ __forceinline__ void copy16_async(void* shared, const void* global, bool valid) {
+  uint4 value = make_uint4(0, 0, 0, 0);
+  if (valid) value = *static_cast<const uint4*>(global);
+  *static_cast<uint4*>(shared) = value;
+}
+__device__ __forceinline__ void copy_async_commit() {}
+template <int kPending>
+__device__ __forceinline__ void copy_async_wait() {}
+
+// Every kernel may use all the shared memory there is.
+inline cudaError_t allow_dynamic_shared(const void*, std::size_t) {
+  return cudaSuccess;
+}
+
+template <class... P>
+cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                          cudaStream_t stream, std::tuple<P...>& arguments) {
+  return std::apply(
+      [&](P&... values) {
+        void* pointers[] = {static_cast<void*>(&values)..., nullptr};
+        return hipLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers,
+                               shared_bytes, stream);
+      },
+      arguments);
+}
+
+inline std::string architecture_name(const cudaDeviceProp& device) {
+  return device.gcnArchName;
+}
+inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
+  return device.sharedMemPerBlock;
+}
+
+inline const char* kernel_name(const void* kernel, cudaStream_t stream) {
+  const char* name = hipKernelNameRefByPtr(kernel, stream);
+  return name == nullptr ? "kernel" : name;
+}
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,17 @@
+// The one header through which device code sees its vendor. Sources are written in CUDA's spelling;
+// what differs between vendors lives in this folder and nowhere else. Each vendor defines
+//   kVendor, kWarpSize, kHasAsyncCopy
+//   shuffle, shuffle_xor, shuffle_down, any_lane, all_lanes, sync_warp   over all lanes of a warp
+//   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
+//   copy16_async, copy_async_commit, copy_async_wait<N>
+//   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h
+// and, in mma_<vendor>.h, the tiles of tile_mma.h.
+#pragma once
+
+#if defined(MARKETPLACE_SIMT)
+#include "simt.h"  // the CPU as a device, tests only
+#elif defined(__HIP__) || defined(__HIPCC__) || defined(__HIP_PLATFORM_AMD__)
+#include "gpu/vendors/hip.h"
+#else
+#include "gpu/vendors/cuda.h"
+#endif

@@ -1,0 +1,115 @@
+#include <algorithm>
+#include <cstring>
+
+#include "core/threefry.h"
+#include "gpu/weights.h"
+
+namespace marketplace::gpu {
+namespace {
+
+std::int64_t batch_bytes(const Request& request) {
+  return request.plan->input_count * request.batch->size *
+         element_count(request.batch->sample_shape) * size_bytes(request.batch->dtype);
+}
+
+template <class T>
+void write(std::byte* to, const T* from, std::size_t count) {
+  if (count > 0) std::memcpy(to, from, count * sizeof(T));
+}
+
+void write_labels(const Request& request, const UploadPlan& plan, std::byte* block) {
+  if (request.labels == nullptr) return;
+  const std::int32_t* labels = request.labels->data;
+  const std::int64_t batch = request.batch->size;
+  write(block + plan.labels, labels, static_cast<std::size_t>(batch));
+  auto counted = static_cast<double>(batch);
+  if (request.labels->ignore_index)
+    counted -=
+        static_cast<double>(std::count(labels, labels + batch, *request.labels->ignore_index));
+  write(block + plan.counted, &counted, 1);
+}
+
+void write_running(const Program& program, const Model& model,
+                   const std::vector<std::int64_t>& places, std::byte* block) {
+  std::size_t next = 0;
+  for (const Step& step : program.steps) {
+    if (step.kind != StepKind::batch_norm || places.empty()) continue;
+    const Op& op = model.graph().ops[step.node];
+    const auto count = static_cast<std::size_t>(step.channels);
+    std::byte* to = block + places[next++];
+    write(to, model.data(op.running_mean), count);
+    write(to + count * sizeof(float), model.data(op.running_var), count);
+  }
+}
+
+}  // namespace
+
+ParameterTable parameter_table(const Model& model, const std::vector<Packing>* packings) {
+  ParameterTable table;
+  const auto add = [&](int id, const Packing& packing) {
+    Parameter parameter;
+    parameter.offset = model.offset(id);
+    parameter.count = model.size(id);
+    parameter.at = packing.at;
+    parameter.counter = model.counter(id);
+    parameter.panel = packing.panel ? 1 : 0;
+    parameter.depth = packing.depth;
+    parameter.padded_depth = packing.padded_depth;
+    parameter.order_outer = packing.order_outer;
+    parameter.order_inner = packing.order_inner;
+    const auto index = static_cast<std::int32_t>(table.parameters.size());
+    const std::int64_t blocks = block_count(parameter.count);
+    for (std::int64_t first = 0; first * kRandomThreads < blocks; ++first)
+      table.tiles.push_back({index, static_cast<std::int32_t>(first)});
+    table.parameters.push_back(parameter);
+  };
+  if (packings)
+    for (const Packing& packing : *packings) add(packing.id, packing);
+  else
+    for (int id : model.sorted_ids())
+      if (!model.graph().parameters[id].buffer) add(id, {});
+  return table;
+}
+
+UploadPlan plan_upload(const std::vector<Program>& programs, const Request& request) {
+  UploadPlan plan;
+  Extent extent;
+  plan.samples = extent.add(batch_bytes(request));
+  plan.labels = extent.add(request.labels ? request.batch->size * 4 : 0);
+  plan.counted = extent.add(8);
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const VendorWeights& weights = (*request.weights)[i];
+    const std::int64_t values =
+        weights.values ? static_cast<std::int64_t>(weights.values->size()) : 0;
+    UploadPlan::Level level;
+    level.seeds = extent.add(static_cast<std::int64_t>(weights.seeds.size()) * 8);
+    level.scales = extent.add(static_cast<std::int64_t>(weights.scales.size()) * 4);
+    level.amplitude = extent.add(4);
+    level.values = extent.add(values * 4);
+    for (const Step& step : programs[i].steps)
+      if (step.kind == StepKind::batch_norm && request.inference)
+        level.running.push_back(extent.add(2 * step.channels * 4));
+    plan.levels.push_back(level);
+  }
+  plan.bytes = extent.bytes();
+  return plan;
+}
+
+void fill_upload(const std::vector<Program>& programs,
+                 const std::vector<std::shared_ptr<Model>>& models, const Request& request,
+                 const UploadPlan& plan, std::byte* block) {
+  std::memcpy(block + plan.samples, request.batch->data,
+              static_cast<std::size_t>(batch_bytes(request)));
+  write_labels(request, plan, block);
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const VendorWeights& weights = (*request.weights)[i];
+    const UploadPlan::Level& level = plan.levels[i];
+    write(block + level.seeds, weights.seeds.data(), weights.seeds.size());
+    write(block + level.scales, weights.scales.data(), weights.scales.size());
+    write(block + level.amplitude, &weights.amplitude, 1);
+    if (weights.values) write(block + level.values, weights.values->data(), weights.values->size());
+    write_running(programs[i], *models[i], level.running, block);
+  }
+}
+
+}  // namespace marketplace::gpu

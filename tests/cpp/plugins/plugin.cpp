@@ -1,0 +1,26 @@
+// Plugins to be refused, or to offer two devices that refuse to work; which one is said by macros.
+#include "plugin.h"
+
+#include "core/error.h"
+
+namespace {
+
+std::vector<marketplace::PluginDevice> devices() {
+  if (TEST_DEVICES == 0)
+    marketplace::fail(marketplace::ErrorKind::runtime, "devices", "a driver", "none");
+  return std::vector<marketplace::PluginDevice>(TEST_DEVICES, {"a device for tests"});
+}
+
+std::shared_ptr<marketplace::Backend> make_backend(const marketplace::PluginOptions& options) {
+  marketplace::fail(marketplace::ErrorKind::memory, "test plugin", "more memory",
+                    std::to_string(options.devices.size()) + " devices with " +
+                        std::to_string(options.max_memory_bytes) + " bytes");
+}
+
+}  // namespace
+
+const marketplace::PluginInterface* marketplace_plugin() {
+  static const marketplace::PluginInterface interface{TEST_INTERFACE, TEST_VERSION, "cuda",
+                                                      &devices, &make_backend};
+  return &interface;
+}

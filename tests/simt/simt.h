@@ -1,0 +1,84 @@
+// The CPU as a device, for tests: what csrc/gpu/vendors/vendor.h asks of a vendor. Device code is
+// compiled as plain C++ with MARKETPLACE_SIMT set to the number of lanes of a warp, 32 or 64.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "api.h"
+#include "device.h"
+
+namespace simt {
+std::string kernel_name(const void* kernel);
+}
+
+namespace marketplace::gpu {
+
+inline constexpr const char* kVendor = "cuda";
+using simt::kWarpSize;
+inline constexpr bool kHasAsyncCopy = true;
+
+template <class T>
+T shuffle(T value, int lane, const simt::Where& where = simt::Where::current()) {
+  return simt::shuffle(value, lane, where);
+}
+template <class T>
+T shuffle_xor(T value, int mask, const simt::Where& where = simt::Where::current()) {
+  return simt::shuffle(value, simt::lane() ^ mask, where);
+}
+template <class T>
+T shuffle_down(T value, int offset, const simt::Where& where = simt::Where::current()) {
+  const int source = simt::lane() + offset;
+  return simt::shuffle(value, source < kWarpSize ? source : simt::lane(), where);
+}
+inline bool any_lane(bool predicate, const simt::Where& where = simt::Where::current()) {
+  return simt::vote(predicate, where) > 0;
+}
+inline bool all_lanes(bool predicate, const simt::Where& where = simt::Where::current()) {
+  return simt::vote(predicate, where) == kWarpSize;
+}
+inline void sync_warp(const simt::Where& where = simt::Where::current()) {
+  simt::vote(true, where);
+}
+
+inline std::byte* dynamic_shared() {
+  return simt::dynamic_shared_memory();
+}
+
+inline void copy16_async(void* shared, const void* global, bool valid) {
+  simt::start_copy(shared, global, valid);
+}
+inline void copy_async_commit() {
+  simt::commit_copies();
+}
+template <int kPending>
+void copy_async_wait() {
+  simt::wait_copies(kPending);
+}
+
+inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
+  return bytes <= 48 * 1024 ? cudaSuccess : simt::allow_shared(kernel, bytes);
+}
+
+template <class... P>
+cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes,
+                          cudaStream_t stream, std::tuple<P...>& arguments) {
+  return simt::launch({reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                       [kernel, arguments] { std::apply(kernel, arguments); }},
+                      stream);
+}
+
+inline std::string kernel_name(const void* kernel, cudaStream_t) {
+  return simt::kernel_name(kernel);
+}
+
+inline std::string architecture_name(const cudaDeviceProp& device) {
+  return "warps of " + std::to_string(device.warpSize);
+}
+inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
+  return device.sharedMemPerBlockOptin;
+}
+
+}  // namespace marketplace::gpu

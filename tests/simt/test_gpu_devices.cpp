@@ -1,0 +1,133 @@
+// Several devices in one process: the same bits as one.
+#include <doctest/doctest.h>
+
+#include <numeric>
+
+#include "core/error.h"
+#include "gpu/checksum.h"
+#include "gpu/executor.h"
+#include "gpu/schedule.h"
+#include "gpu_markets.h"
+
+using namespace marketplace;
+using namespace marketplace::tests;
+
+namespace {
+
+std::vector<int> first_devices(int count) {
+  std::vector<int> devices(count);
+  std::iota(devices.begin(), devices.end(), 0);
+  return devices;
+}
+
+void compare_devices(const Models& models, const std::vector<std::int64_t>& counts,
+                     const Batch& batch, const Labels& labels, int devices) {
+  const auto one = on_gpu(models, DType::bfloat16, {0});
+  const auto many = on_gpu(models, DType::bfloat16, first_devices(devices));
+  const auto weights = seeded(counts);
+  for (const Plan& plan : {tree_plan(counts, {}), star_plan(counts)})
+    for (int repeat = 0; repeat < 3; ++repeat) {
+      models[0]->values()[repeat] += 0.25f;  // new weights reach every device
+      LeaderStatistics theirs, ours;
+      CHECK(losses_of(*many, plan, weights, batch, labels, &ours) ==
+            losses_of(*one, plan, weights, batch, labels, &theirs));
+      REQUIRE(ours.size() == theirs.size());
+      for (std::size_t i = 0; i < ours.size(); ++i) {
+        REQUIRE(ours[i].size() == theirs[i].size());
+        for (std::size_t k = 0; k < ours[i].size(); ++k) {
+          CHECK(ours[i][k].mean == theirs[i][k].mean);
+          CHECK(ours[i][k].variance == theirs[i][k].variance);
+        }
+      }
+      std::vector<float> expected(plan.path_count() * batch.size * 3), actual(expected.size());
+      one->forward(plan, weights, batch, expected.data());
+      many->forward(plan, weights, batch, actual.data());
+      CHECK(actual == expected);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("two and four devices, with peer access and without, give the bits of one") {
+  for (const bool peers : {true, false})
+    for (const int devices : {2, 3, 4}) {
+      simt::Machine wanted = machine(devices, static_cast<std::uint64_t>(devices));
+      wanted.peer_access = peers;
+      simt::reset(wanted);
+      const SmallBatch dense;
+      compare_devices(dense_models(), {3, 3, 4}, dense.batch(), dense.labels(), devices);
+      const Images images;
+      for (const bool batch_norm : {false, true})
+        compare_devices(image_models(batch_norm), {3, 5}, images.batch(), images.labels(), devices);
+    }
+  simt::reset(machine(1));
+}
+
+TEST_CASE("more devices than paths") {
+  simt::reset(machine(4));
+  {
+    const SmallBatch data;
+    compare_devices(dense_models(), {1, 1, 2}, data.batch(), data.labels(), 4);
+  }
+  simt::reset(machine(1));
+}
+
+TEST_CASE("weights that have drifted apart are found") {
+  simt::reset(machine(2));
+  {
+    auto lowered = std::make_shared<gpu::Lowered>();
+    lowered->models = {linear_model(7, 33, true, 1)};
+    lowered->programs = {gpu::lower(*lowered->models[0], {7}, {}, true, DType::float32)};
+    std::vector<std::unique_ptr<gpu::DeviceExecutor>> executors;
+    for (int d = 0; d < 2; ++d)
+      executors.push_back(std::make_unique<gpu::DeviceExecutor>(
+          lowered, std::make_shared<gpu::Device>(d, DType::float32, 0)));
+    executors[0]->update_weights();
+    executors[1]->update_weights(*executors[0]);
+    CHECK_NOTHROW(gpu::compare_weights(executors));
+    const float changed = lowered->models[0]->data(0)[3] * 1.0000002f;
+    gpu::copy_to_device(executors[1]->weights() + 3, &changed, 4, executors[1]->stream());
+    CHECK_THROWS_WITH_AS(gpu::compare_weights(executors), doctest::Contains("on device 1"), Error);
+  }
+  simt::reset(machine(1));
+}
+
+TEST_CASE("a device that is missing or named twice is refused") {
+  CHECK_THROWS_WITH_AS(gpu::make_gpu_backend({1}, DType::float32, 0), doctest::Contains("cuda:1"),
+                       Error);
+  CHECK_THROWS_WITH_AS(gpu::make_gpu_backend({0, 0}, DType::float32, 0), doctest::Contains("twice"),
+                       Error);
+  CHECK_THROWS_AS(gpu::make_gpu_backend({}, DType::float32, 0), Error);
+}
+
+TEST_CASE("parts of a plan cover every path once, at nearly equal cost") {
+  for (const Plan& plan : {tree_plan({8, 4, 4}, {}), star_plan({8, 40, 64})})
+    for (std::int64_t count : {2, 3, 4}) {
+      const auto parts = gpu::split_plan(plan, {1000, 300, 10}, count, gpu::leader_rows(plan));
+      REQUIRE(static_cast<std::int64_t>(parts.size()) == count);
+      const auto paths = plan_paths(plan);
+      std::vector<int> seen(plan.path_count(), 0);
+      std::vector<double> costs;
+      int leaders = 0;
+      for (const gpu::Part& part : parts) {
+        const auto mine = plan_paths(part.plan);
+        for (std::size_t p = 0; p < part.paths.size(); ++p) {
+          ++seen[part.paths[p]];
+          for (int i = 0; i < 3; ++i) CHECK(mine[p * 3 + i] == paths[part.paths[p] * 3 + i]);
+        }
+        double cost = 0;
+        for (int i = 0; i < 3; ++i) {
+          cost += (i == 0   ? 1000.0
+                   : i == 1 ? 300.0
+                            : 10.0) *
+                  static_cast<double>(part.plan.levels[i].vendor.size());
+          leaders += part.leaders[i] >= 0;
+        }
+        costs.push_back(cost);
+      }
+      CHECK(std::count(seen.begin(), seen.end(), 1) == plan.path_count());
+      CHECK(leaders == 3);
+      CHECK(*std::max_element(costs.begin(), costs.end()) <
+            1.5 * *std::min_element(costs.begin(), costs.end()));
+    }
+}
