@@ -1,8 +1,7 @@
-#include "gpu/checksum.h"
-
 #include <string>
 
 #include "core/error.h"
+#include "gpu/checksum.h"
 #include "gpu/kernels/checksum.h"
 
 namespace marketplace::gpu {
@@ -10,8 +9,7 @@ namespace marketplace::gpu {
 std::uint64_t weight_checksum(const DeviceExecutor& executor) {
   const DeviceGuard guard(executor.device().index);
   std::uint64_t sums[kChecksumBlocks];
-  const DeviceMemory on_device =
-      executor.device().pool.allocate(sizeof sums, executor.stream());
+  const DeviceMemory on_device = executor.device().pool.allocate(sizeof sums, executor.stream());
   checksum_gpu(executor.weights(), executor.weight_count(), on_device.get<std::uint64_t>(),
                executor.stream());
   copy_to_host(sums, on_device.get(), sizeof sums, executor.stream());

@@ -11,7 +11,9 @@ namespace marketplace::gpu {
 struct Device {
   // max_bytes 0: most of what is free now.
   Device(int number, DType compute, std::int64_t max_bytes)
-      : index(number), dtype(compute), info(device_info(number)),
+      : index(number),
+        dtype(compute),
+        info(device_info(number)),
         pool(number, max_bytes > 0 ? max_bytes : info.free_bytes / 10 * 9) {}
 
   // Bytes that may be allocated in addition to those in use.

@@ -1,9 +1,8 @@
-#include "gpu/device_executor.h"
-
 #include <algorithm>
 #include <cstring>
 
 #include "core/error.h"
+#include "gpu/device_executor.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/kernels/elementwise.h"
 
@@ -108,7 +107,8 @@ void DeviceExecutor::cut(Session& session, const Plan& plan, std::int64_t budget
   session.graph = Graph();
 }
 
-// Grows the arena; where the device refuses, the work is cut smaller until it fits or cannot be cut.
+// Grows the arena; where the device refuses, the work is cut smaller until it fits or cannot be
+// cut.
 void DeviceExecutor::make_room(Session& session, const Plan& plan) {
   while (session.arena.bytes > arena_.bytes()) {
     arena_ = DeviceMemory();
@@ -315,8 +315,8 @@ void DeviceExecutor::forward(const Request& request, float* out, const std::int6
       run_chunk(session, chunk, first, samples);
       if (chunk.level + 1 < static_cast<int>(lowered_->programs.size())) continue;
       const auto* values = reinterpret_cast<const float*>(fetched);
-      copy_to_host(fetched, at<void>(session.arena.output.back()),
-                   chunk.rows * samples * each * 4, stream_);
+      copy_to_host(fetched, at<void>(session.arena.output.back()), chunk.rows * samples * each * 4,
+                   stream_);
       stream_.synchronize();
       for (const std::int32_t row : chunk.plan_rows) {
         const std::int64_t path = paths ? paths[row] : row;

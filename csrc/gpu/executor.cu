@@ -1,5 +1,3 @@
-#include "gpu/executor.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -7,6 +5,7 @@
 
 #include "core/error.h"
 #include "gpu/checksum.h"
+#include "gpu/executor.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -75,8 +74,8 @@ void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
   bring_weights();
   if (leader) leader->assign(lowered_->programs.size(), {});
   for (std::size_t d = 0; d < parts_.size(); ++d)
-    devices_[d]->start_losses({&parts_[d].plan, &weights, &batch, &labels, false,
-                               parts_[d].leaders});
+    devices_[d]->start_losses(
+        {&parts_[d].plan, &weights, &batch, &labels, false, parts_[d].leaders});
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     std::vector<float> mine(parts_[d].paths.size());
     devices_[d]->finish_losses(mine.data(), leader);
@@ -138,8 +137,8 @@ Plan sample_plan(const std::int32_t* paths, const std::vector<std::int64_t>& ord
 
 // The samples in another order.
 std::vector<std::byte> reordered(const Batch& batch, const std::vector<std::int64_t>& order) {
-  const auto bytes = static_cast<std::size_t>(element_count(batch.sample_shape) *
-                                              size_bytes(batch.dtype));
+  const auto bytes =
+      static_cast<std::size_t>(element_count(batch.sample_shape) * size_bytes(batch.dtype));
   std::vector<std::byte> samples(order.size() * bytes);
   for (std::size_t r = 0; r < order.size(); ++r)
     if (bytes > 0)

@@ -1,11 +1,10 @@
-#include "gpu/gpu_backend.h"
-
 #include <algorithm>
 #include <mutex>
 #include <string>
 
 #include "core/error.h"
 #include "gpu/executor.h"
+#include "gpu/gpu_backend.h"
 #include "gpu/measure.h"
 
 namespace marketplace::gpu {
@@ -21,8 +20,8 @@ class GpuBackend : public Backend {
   std::string device() const override {
     std::string names;
     for (const auto& device : devices_)
-      names += (names.empty() ? "" : ",") + std::string(kVendor) + ":" +
-               std::to_string(device->index);
+      names +=
+          (names.empty() ? "" : ",") + std::string(kVendor) + ":" + std::to_string(device->index);
     return names;
   }
   DType dtype() const override { return dtype_; }
@@ -144,8 +143,8 @@ void check_devices(const std::vector<int>& devices) {
   for (std::size_t i = 0; i < devices.size(); ++i) {
     const std::string name = std::string(kVendor) + ":" + std::to_string(devices[i]);
     if (devices[i] < 0 || devices[i] >= count)
-      fail(ErrorKind::runtime, "device", "one of " + std::to_string(count) + " " + kVendor +
-           " devices", "'" + name + "'");
+      fail(ErrorKind::runtime, "device",
+           "one of " + std::to_string(count) + " " + kVendor + " devices", "'" + name + "'");
     if (std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
         devices.begin() + static_cast<std::ptrdiff_t>(i))
       fail("device", "every device once", "'" + name + "' twice");

@@ -1,4 +1,5 @@
-// From a graph to a program: layouts, fused activations, which values vendors share, packed weights.
+// From a graph to a program: layouts, fused activations, which values vendors share, packed
+// weights.
 #include <algorithm>
 #include <limits>
 
@@ -120,7 +121,8 @@ class Lowering {
   Value as_float(Value from) {
     if (element_bytes_ == 4) return from;
     int readers = 0;
-    for (const Step& step : program_.steps) readers += (step.a == from.slot) + (step.b == from.slot);
+    for (const Step& step : program_.steps)
+      readers += (step.a == from.slot) + (step.b == from.slot);
     for (Step& step : program_.steps)
       if (step.out == from.slot && step.kind == StepKind::contract && readers == 0) {
         program_.slots[from.slot].floats = true;
@@ -192,21 +194,10 @@ class Lowering {
     const int next = only_reader(node);
     if (next < 0 || graph_.ops[next].kind != OpKind::unary) return node;
     if (!any && graph_.ops[next].unary != UnaryKind::relu) return node;
-    step.activation = activation(graph_.ops[next].unary);
+    step.activation = activation_of(graph_.ops[next].unary);
     done_[next] = true;
     values_[next] = values_[node];
     return next;
-  }
-
-  static Activation activation(UnaryKind kind) {
-    switch (kind) {
-      case UnaryKind::relu: return Activation::relu;
-      case UnaryKind::gelu: return Activation::gelu;
-      case UnaryKind::gelu_tanh: return Activation::gelu_tanh;
-      case UnaryKind::sigmoid: return Activation::sigmoid;
-      case UnaryKind::tanh: return Activation::tanh;
-    }
-    return Activation::none;
   }
 
   // The one node that reads another, -1 where there are several or the result leaves the spec.
@@ -239,8 +230,7 @@ class Lowering {
   void lower_linear(int node) {
     const Op& op = graph_.ops[node];
     const Shape& weight = graph_.parameters[op.weight].shape;
-    const Layout layout =
-        shapes_[op.a].size() == 1 ? values_[op.a].layout : planar(op.a).layout;
+    const Layout layout = shapes_[op.a].size() == 1 ? values_[op.a].layout : planar(op.a).layout;
     const int slot = values_[op.a].slot;
     const std::int64_t size = element_count(shapes_[node]);
     Step& step = emit(StepKind::contract, node, slot, -1, size, true);
@@ -358,7 +348,7 @@ class Lowering {
     const Op& op = graph_.ops[node];
     const Value a = values_[op.a];
     Step& step = emit(kind, node, a.slot, -1, element_count(shapes_[node]), false);
-    if (kind == StepKind::unary) step.activation = activation(op.unary);
+    if (kind == StepKind::unary) step.activation = activation_of(op.unary);
     step.scale = static_cast<float>(op.scale);
     step.shift = static_cast<float>(op.shift);
     values_[node] = {step.out, a.layout};
@@ -399,43 +389,6 @@ class Lowering {
 Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,
               DType dtype) {
   return Lowering(model, input_shape, dtype).run(input_layout, last);
-}
-
-namespace {
-
-std::int64_t slot_bytes(const Slot& slot, DType dtype, std::int64_t rows, std::int64_t samples) {
-  return round_up(slot.size * rows * samples * (slot.floats ? 4 : size_bytes(dtype)), kAlignBytes);
-}
-
-}  // namespace
-
-// First fit over live ranges.
-Places place_slots(const Program& program, DType dtype, std::int64_t rows, std::int64_t parents,
-                   std::int64_t samples) {
-  const auto count = static_cast<int>(program.slots.size());
-  Places places;
-  places.offset.assign(count, 0);
-  std::vector<std::int64_t> bytes(count, 0);
-  for (int s = kInputSlot + 1; s < count; ++s) {
-    if (s == program.output_slot) continue;
-    const Slot& slot = program.slots[s];
-    bytes[s] = slot_bytes(slot, dtype, slot.shared ? parents : rows, samples);
-    for (bool moved = true; moved;) {
-      moved = false;
-      for (int o = kInputSlot + 1; o < s; ++o) {
-        const Slot& other = program.slots[o];
-        if (o == program.output_slot || other.last < slot.first || other.first > slot.last)
-          continue;
-        if (places.offset[s] < places.offset[o] + bytes[o] &&
-            places.offset[o] < places.offset[s] + bytes[s]) {
-          places.offset[s] = places.offset[o] + bytes[o];
-          moved = true;
-        }
-      }
-    }
-    places.bytes = std::max(places.bytes, places.offset[s] + bytes[s]);
-  }
-  return places;
 }
 
 }  // namespace marketplace::gpu

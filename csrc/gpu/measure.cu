@@ -1,11 +1,10 @@
-#include "gpu/measure.h"
-
 #include <algorithm>
 #include <chrono>
 #include <vector>
 
 #include "gpu/kernels/contract.h"
 #include "gpu/kernels/random.h"
+#include "gpu/measure.h"
 
 namespace marketplace::gpu {
 namespace {

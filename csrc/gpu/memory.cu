@@ -1,5 +1,3 @@
-#include "gpu/memory.h"
-
 #include <algorithm>
 #include <string>
 
@@ -7,6 +5,7 @@
 #include "gpu/kernels/contract.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/kernels/norm.h"
+#include "gpu/memory.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -105,8 +104,7 @@ ArenaPlan plan_arena(const std::vector<Program>& programs, const Demand& demand,
   Extent extent;
   plan.upload = extent.add(demand.upload_bytes);
   plan.results = extent.add(demand.result_bytes);
-  plan.input =
-      extent.add(demand.inputs * cut.samples * programs[0].input_size * size_bytes(dtype));
+  plan.input = extent.add(demand.inputs * cut.samples * programs[0].input_size * size_bytes(dtype));
   plan_levels(programs, demand, cut, dtype, extent, plan);
   plan_statistics(programs, demand, cut, extent, plan);
   if (demand.losses) {

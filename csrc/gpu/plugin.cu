@@ -1,8 +1,7 @@
 // What the core finds in this plugin; see plugin.h.
-#include "plugin.h"
-
 #include "gpu/gpu_backend.h"
 #include "gpu/runtime.h"
+#include "plugin.h"
 
 namespace marketplace::gpu {
 namespace {

@@ -37,6 +37,7 @@ enum class StepKind {
 
 // What happens to a result on its way out.
 enum class Activation { none, relu, gelu, gelu_tanh, sigmoid, tanh };
+Activation activation_of(UnaryKind kind);
 
 // A convolution as a matrix product, for one sample: rows are output pixels, columns the output
 // channels of one group, k runs over (kh, kw, c). A linear layer is a 1 x 1 convolution over an
@@ -45,11 +46,11 @@ struct Contraction {
   Window window;
   std::int64_t height = 1, width = 1, channels = 1;  // of the input
   std::int64_t out_height = 1, out_width = 1;
-  std::int64_t groups = 1, columns = 0;         // columns of one group
-  std::int64_t depth = 0, padded_depth = 0;     // k, and k as packed
+  std::int64_t groups = 1, columns = 0;           // columns of one group
+  std::int64_t depth = 0, padded_depth = 0;       // k, and k as packed
   std::int64_t order_outer = 1, order_inner = 1;  // weight r of a column is k-element
                                                   // r % inner * outer + r / inner
-  std::int64_t taps_at = 0;                     // first of its k-elements in Program::taps
+  std::int64_t taps_at = 0;                       // first of its k-elements in Program::taps
 
   std::int64_t rows() const { return out_height * out_width; }
 };
@@ -63,13 +64,13 @@ struct Tap {
 
 struct Step {
   StepKind kind = StepKind::copy;
-  int node = -1;                 // of the graph, for statistics
-  int a = -1, b = -1, out = -1;  // slots
-  int weight = -1, bias = -1;    // parameter ids
+  int node = -1;                              // of the graph, for statistics
+  int a = -1, b = -1, out = -1;               // slots
+  int weight = -1, bias = -1;                 // parameter ids
   std::int64_t weight_at = -1, bias_at = -1;  // bytes into a vendor's packed weights, or -1
   Contraction contraction;
-  Window window;                // pools
-  Shape in_shape, out_shape;    // pools: (C, H, W)
+  Window window;              // pools
+  Shape in_shape, out_shape;  // pools: (C, H, W)
   bool count_include_pad = true;
   bool pooled = false;  // instance_norm: max-pools on the way out
   Activation activation = Activation::none;

@@ -1,8 +1,7 @@
-#include "gpu/run_program.h"
-
 #include "gpu/kernels/elementwise.h"
 #include "gpu/kernels/norm.h"
 #include "gpu/kernels/pool.h"
+#include "gpu/run_program.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -188,8 +187,7 @@ class Runner {
 
 }  // namespace
 
-void run_program(DType dtype, const DeviceInfo& device, const RunArgs& args,
-                 const Stream& stream) {
+void run_program(DType dtype, const DeviceInfo& device, const RunArgs& args, const Stream& stream) {
   Runner runner(dtype, device, args, stream);
   for (const Step& step : args.program->steps) runner.run(step);
 }

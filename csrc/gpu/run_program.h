@@ -29,10 +29,10 @@ struct RunArgs {
   const std::byte* in = nullptr;  // (parents, samples, input_size)
   std::byte* out = nullptr;       // (rows, samples, output_size), unless there is a loss
   std::byte* scratch = nullptr;
-  float* statistics = nullptr;  // (rows, 2, largest_channels)
-  double* partial = nullptr;    // (rows, splits, largest_channels)
+  float* statistics = nullptr;               // (rows, 2, largest_channels)
+  double* partial = nullptr;                 // (rows, splits, largest_channels)
   std::vector<StatisticsPlace> batch_norms;  // in the order of their steps
-  LossArgs loss;  // set: a linear head ends in losses instead of results
+  LossArgs loss;                             // set: a linear head ends in losses instead of results
 };
 
 void run_program(DType dtype, const DeviceInfo& device, const RunArgs& args, const Stream& stream);

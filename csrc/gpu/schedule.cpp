@@ -26,11 +26,10 @@ Children children_of(const Plan::Level& level, const std::vector<char>& used,
     ++children.begin[level.parent[r] + 1];
   }
   for (std::int64_t p = 0; p < parents; ++p) children.begin[p + 1] += children.begin[p];
-  std::stable_sort(children.rows.begin(), children.rows.end(),
-                   [&](std::int32_t a, std::int32_t b) {
-                     return std::pair(level.parent[a], level.vendor[a]) <
-                            std::pair(level.parent[b], level.vendor[b]);
-                   });
+  std::stable_sort(children.rows.begin(), children.rows.end(), [&](std::int32_t a, std::int32_t b) {
+    return std::pair(level.parent[a], level.vendor[a]) <
+           std::pair(level.parent[b], level.vendor[b]);
+  });
   return children;
 }
 
@@ -115,7 +114,8 @@ class Scheduler {
       while (end < rows.size() && rows[end].parent == rows[r].parent &&
              rows[end].vendor == rows[r].vendor + static_cast<std::int32_t>(end - r))
         ++end;
-      blocks.push_back({1, static_cast<std::int64_t>(end - r),
+      blocks.push_back({1,
+                        static_cast<std::int64_t>(end - r),
                         {rows[r].parent, rows[r].vendor, static_cast<std::int32_t>(r)}});
       r = end;
     }
@@ -162,8 +162,8 @@ class Scheduler {
     for (Block block : blocks)
       while (block.parents > 0) {
         Block piece = block;
-        piece.parents = std::int64_t{1} << (std::bit_width(static_cast<std::uint64_t>(
-                                                block.parents)) - 1);
+        piece.parents = std::int64_t{1}
+                        << (std::bit_width(static_cast<std::uint64_t>(block.parents)) - 1);
         block.parents -= piece.parents;
         block.product.first_parent += static_cast<std::int32_t>(piece.parents);
         block.product.row += static_cast<std::int32_t>(piece.parents * piece.vendors);
@@ -178,10 +178,12 @@ class Scheduler {
     for (const Block& block : blocks)
       for (std::int64_t p = 0; p < block.parents; ++p)
         for (std::int64_t v = 0; v < block.vendors; ++v)
-          pieces.push_back({1, 1,
-                            {static_cast<std::int32_t>(block.product.first_parent + p),
-                             static_cast<std::int32_t>(block.product.first_vendor + v),
-                             static_cast<std::int32_t>(block.product.row + p * block.vendors + v)}});
+          pieces.push_back(
+              {1,
+               1,
+               {static_cast<std::int32_t>(block.product.first_parent + p),
+                static_cast<std::int32_t>(block.product.first_vendor + v),
+                static_cast<std::int32_t>(block.product.row + p * block.vendors + v)}});
     return pieces;
   }
 
@@ -200,8 +202,8 @@ class Scheduler {
     if (shapes.size() > 2 * kMostClasses) shapes = by_shape(cut_to_vendors(blocks));
     std::vector<ProductClass> classes;
     for (const auto& [shape, products] : shapes) {
-      classes.push_back({shape.first, shape.second, static_cast<std::int64_t>(products.size()),
-                         table_end()});
+      classes.push_back(
+          {shape.first, shape.second, static_cast<std::int64_t>(products.size()), table_end()});
       for (const Product& product : products) add_product(product);
     }
     return classes;

@@ -1,6 +1,6 @@
-#include "gpu/session.h"
-
 #include <algorithm>
+
+#include "gpu/session.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -12,8 +12,8 @@ std::vector<std::int64_t> used_counts(const Plan& plan) {
   return counts;
 }
 
-std::vector<LeaderPlace> leader_places(const std::vector<Program>& programs,
-                                       const Request& request, Extent& results) {
+std::vector<LeaderPlace> leader_places(const std::vector<Program>& programs, const Request& request,
+                                       Extent& results) {
   std::vector<LeaderPlace> places;
   for (std::size_t i = 0; i < programs.size(); ++i) {
     if (request.inference || request.leaders[i] < 0) continue;

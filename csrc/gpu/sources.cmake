@@ -5,4 +5,4 @@ set(MARKETPLACE_GPU_SOURCES
   kernels/checksum.cu kernels/contract.cu kernels/cross_entropy.cu kernels/elementwise.cu kernels/norm.cu
   kernels/pool.cu kernels/random.cu)
 # Host code that sees no device.
-set(MARKETPLACE_GPU_HOST_SOURCES lower.cpp schedule.cpp split.cpp)
+set(MARKETPLACE_GPU_HOST_SOURCES lower.cpp place.cpp schedule.cpp split.cpp)

@@ -44,7 +44,9 @@ Shares share(const Plan& plan, const std::vector<std::int32_t>& rows,
     std::int64_t level = 0;
     if (i > 0)
       level = std::mismatch(way(shares.order[i]), way(shares.order[i]) + depth,
-                            way(shares.order[i - 1])).first - way(shares.order[i]);
+                            way(shares.order[i - 1]))
+                  .first -
+              way(shares.order[i]);
     for (; level < depth; ++level) total += static_cast<double>(flops[level]) + 1.0;
   }
   for (std::int64_t i = 0; i < paths; ++i)

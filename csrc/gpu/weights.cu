@@ -1,9 +1,8 @@
-#include "gpu/weights.h"
-
 #include <algorithm>
 #include <cstring>
 
 #include "core/threefry.h"
+#include "gpu/weights.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -25,8 +24,8 @@ void write_labels(const Request& request, const UploadPlan& plan, std::byte* blo
   write(block + plan.labels, labels, static_cast<std::size_t>(batch));
   auto counted = static_cast<double>(batch);
   if (request.labels->ignore_index)
-    counted -= static_cast<double>(
-        std::count(labels, labels + batch, *request.labels->ignore_index));
+    counted -=
+        static_cast<double>(std::count(labels, labels + batch, *request.labels->ignore_index));
   write(block + plan.counted, &counted, 1);
 }
 

@@ -34,7 +34,7 @@ struct Request {
   const Plan* plan = nullptr;
   const std::vector<VendorWeights>* weights = nullptr;
   const Batch* batch = nullptr;
-  const Labels* labels = nullptr;     // nullptr: results are wanted, not losses
+  const Labels* labels = nullptr;  // nullptr: results are wanted, not losses
   bool inference = false;
   std::vector<std::int64_t> leaders;  // per level, whose batch statistics are wanted, or -1
 };

@@ -123,7 +123,13 @@ class Model:
     def flops(self, input_shape: Sequence[int]) -> int: ...
 
 class Engine:
-    def __init__(self, device: str | Sequence[str] = "auto", dtype: str = "float32", threads: int = 0, max_memory_bytes: int = 0) -> None: ...
+    def __init__(
+        self,
+        device: str | Sequence[str] = "auto",
+        dtype: str = "float32",
+        threads: int = 0,
+        max_memory_bytes: int = 0,
+    ) -> None: ...
     @property
     def device(self) -> str: ...
     @property

@@ -63,8 +63,9 @@ def resume(
     kind: type["Optimizer"],
     path: FilePath,
     marketplace: Sequence[Spec],
-    device: str,
+    device: str | Sequence[str],
     threads: int | None,
+    max_memory_bytes: int | None,
 ) -> "Optimizer":
     """Read an optimizer and its market; the market changes last, when nothing can fail any more."""
     specs = check_market(marketplace, "resume")
@@ -80,6 +81,7 @@ def resume(
         **settings["options"],
         device=device,
         threads=threads,
+        max_memory_bytes=max_memory_bytes,
         seed=0,  # the state brings its own
     )
     _load_state(optimizer, settings["state"], tensors, path)

@@ -51,8 +51,10 @@ class Optimizer(UpdateParts):
     plan : {"tree", "star", "scatter", "node"}
         Which paths are probed: all of them; the leader's and those that leave it in one spec; for
         continual learning, one for every sample; or node perturbation (see Notes).
-    device : str
-        "auto", or a name from ``marketplace.devices()``.
+    device : str or sequence of str
+        "auto", or a name from ``marketplace.devices()``. Several GPUs of one kind share each
+        probe's paths and give the same results as one. "auto" is a GPU where one can be used, and
+        the CPU for plan "node", which GPUs do not have.
     dtype : {"float32", "bfloat16"}
         What products are computed in; weights are float32.
     seed : int, optional
@@ -60,6 +62,9 @@ class Optimizer(UpdateParts):
         ``marketplace.random`` if not given.
     threads : int, optional
         Threads of the CPU; all if not given. Results do not depend on it.
+    max_memory_bytes : int, optional
+        Most memory to use on each GPU; most of what is free if not given. Work is cut to fit, and
+        results do not depend on it.
     control_variate : bool
         Of a scatter: ``probe`` gives every sample's loss less that of the base weights on the same
         sample, so that what samples differ in by themselves no longer hides what the deltas did.
@@ -126,10 +131,11 @@ class Optimizer(UpdateParts):
         probe_scale: Number | None = None,
         *,
         plan: str = "tree",
-        device: str = "auto",
+        device: str | Sequence[str] = "auto",
         dtype: str = "float32",
         seed: int | None = None,
         threads: int | None = None,
+        max_memory_bytes: int | None = None,
         control_variate: bool = False,
         update: str | None = None,
         momentum: Number = 0.9,
@@ -144,7 +150,11 @@ class Optimizer(UpdateParts):
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
         count = 0 if threads is None else integer(threads, "Optimizer", "threads", 1)
-        self._market = make_market(self.marketplace, _core.Engine(device, dtype, count))
+        most = 0
+        if max_memory_bytes is not None:
+            most = integer(max_memory_bytes, "Optimizer", "max_memory_bytes", 1)
+        chosen = "cpu" if device == "auto" and plan == "node" else device
+        self._market = make_market(self.marketplace, _core.Engine(chosen, dtype, count, most))
         self._native = _core.Optimizer(
             self._market,
             [spec.vendor_count for spec in self.marketplace],
@@ -176,7 +186,7 @@ class Optimizer(UpdateParts):
 
     @property
     def device(self) -> str:
-        """The device in use."""
+        """The device in use; several with commas between."""
         return self._market.engine.device
 
     @property
@@ -333,8 +343,9 @@ class Optimizer(UpdateParts):
         path: FilePath,
         marketplace: Sequence[Spec],
         *,
-        device: str = "auto",
+        device: str | Sequence[str] = "auto",
         threads: int | None = None,
+        max_memory_bytes: int | None = None,
     ) -> "Optimizer":
         """Go on from a file of ``save``: further steps give the same bits as without a stop.
 
@@ -344,9 +355,7 @@ class Optimizer(UpdateParts):
             The file.
         marketplace : sequence of Spec
             A market of the same layers and vendor counts; its weights are loaded.
-        device : str
-            As for ``Optimizer``.
-        threads : int, optional
+        device, threads, max_memory_bytes
             As for ``Optimizer``.
 
         Returns
@@ -362,7 +371,7 @@ class Optimizer(UpdateParts):
             For a file that is truncated, holds no optimizer, or is of another market. Nothing has
             changed then.
         """
-        return _state.resume(cls, path, marketplace, device, threads)
+        return _state.resume(cls, path, marketplace, device, threads, max_memory_bytes)
 
 
 def _default_update(plan: str) -> str:

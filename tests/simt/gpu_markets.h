@@ -15,7 +15,6 @@
 
 namespace marketplace::tests {
 
-
 using Models = std::vector<std::shared_ptr<Model>>;
 
 inline std::shared_ptr<Market> on_cpu(const Models& models, DType dtype) {
@@ -23,8 +22,9 @@ inline std::shared_ptr<Market> on_cpu(const Models& models, DType dtype) {
       make_backend("cpu", dtype == DType::float32 ? "float32" : "bfloat16", 1), models);
 }
 
-inline std::shared_ptr<Market> on_gpu(const Models& models, DType dtype, std::vector<int> devices = {0},
-                               std::int64_t max_memory_bytes = 0) {
+inline std::shared_ptr<Market> on_gpu(const Models& models, DType dtype,
+                                      std::vector<int> devices = {0},
+                                      std::int64_t max_memory_bytes = 0) {
   return std::make_shared<Market>(gpu::make_gpu_backend(devices, dtype, max_memory_bytes), models);
 }
 
@@ -63,7 +63,8 @@ inline double tolerance(DType dtype) {
   return dtype == DType::float32 ? 1e-5 : 2e-2;
 }
 
-inline void close(const std::vector<float>& actual, const std::vector<float>& expected, DType dtype) {
+inline void close(const std::vector<float>& actual, const std::vector<float>& expected,
+                  DType dtype) {
   REQUIRE(actual.size() == expected.size());
   float scale = 1e-6f, worst = 0;
   for (float value : expected) scale = std::max(scale, std::fabs(value));

@@ -95,8 +95,8 @@ TEST_CASE("weights that have drifted apart are found") {
 TEST_CASE("a device that is missing or named twice is refused") {
   CHECK_THROWS_WITH_AS(gpu::make_gpu_backend({1}, DType::float32, 0), doctest::Contains("cuda:1"),
                        Error);
-  CHECK_THROWS_WITH_AS(gpu::make_gpu_backend({0, 0}, DType::float32, 0),
-                       doctest::Contains("twice"), Error);
+  CHECK_THROWS_WITH_AS(gpu::make_gpu_backend({0, 0}, DType::float32, 0), doctest::Contains("twice"),
+                       Error);
   CHECK_THROWS_AS(gpu::make_gpu_backend({}, DType::float32, 0), Error);
 }
 
@@ -117,7 +117,9 @@ TEST_CASE("parts of a plan cover every path once, at nearly equal cost") {
         }
         double cost = 0;
         for (int i = 0; i < 3; ++i) {
-          cost += (i == 0 ? 1000.0 : i == 1 ? 300.0 : 10.0) *
+          cost += (i == 0   ? 1000.0
+                   : i == 1 ? 300.0
+                            : 10.0) *
                   static_cast<double>(part.plan.levels[i].vendor.size());
           leaders += part.leaders[i] >= 0;
         }

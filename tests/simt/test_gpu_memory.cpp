@@ -34,8 +34,8 @@ TEST_CASE("the same bits under any cap, down to one that nothing fits") {
   const ManySamples data;
   const auto weights = seeded({3, 4, 5});
   for (const Plan& plan : {tree_plan({3, 4, 5}, {}), star_plan({3, 4, 5})}) {
-    const auto expected = losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(),
-                                    data.labels());
+    const auto expected =
+        losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(), data.labels());
     std::vector<float> logits(plan.path_count() * 900), cut(logits.size());
     on_gpu(models, DType::float32)->forward(plan, weights, data.batch(), logits.data());
     int succeeded = 0;
@@ -101,8 +101,8 @@ TEST_CASE("after a failed allocation, launch or copy the next call is right") {
   const SmallBatch data;
   const auto weights = seeded({2, 3, 4});
   const Plan plan = tree_plan({2, 3, 4}, {});
-  const auto expected = losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(),
-                                  data.labels());
+  const auto expected =
+      losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(), data.labels());
   for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
     int failures = 0;
     for (int n = 1; n < 40; ++n) {

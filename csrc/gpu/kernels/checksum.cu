@@ -1,5 +1,4 @@
 #include "gpu/kernels/checksum.h"
-
 #include "gpu/kernels/element.h"
 
 namespace marketplace::gpu {

@@ -1,5 +1,4 @@
 #include "gpu/kernels/cross_entropy.h"
-
 #include "gpu/kernels/element.h"
 
 namespace marketplace::gpu {

@@ -1,7 +1,6 @@
-#include "gpu/kernels/elementwise.h"
-
 #include "gpu/kernels/activation.h"
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/elementwise.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -71,7 +70,8 @@ __global__ void load_samples_kernel(const In* in, T* out, LoadArgs args) {
   if (i >= args.total) return;
   const std::int64_t each = args.count * args.size;
   const std::int64_t input = i / each, place = i % each;
-  out[i] = rounded<T>(static_cast<float>(in[(input * args.batch + args.first) * args.size + place]));
+  out[i] =
+      rounded<T>(static_cast<float>(in[(input * args.batch + args.first) * args.size + place]));
 }
 
 }  // namespace
@@ -135,8 +135,8 @@ void mean_gpu(DType dtype, const void* in, void* out, std::int64_t outer, std::i
 }
 
 void load_samples_gpu(DType dtype, DType from, const void* in, void* out, std::int64_t inputs,
-                      std::int64_t batch, std::int64_t first, std::int64_t count,
-                      std::int64_t size, const Stream& stream) {
+                      std::int64_t batch, std::int64_t first, std::int64_t count, std::int64_t size,
+                      const Stream& stream) {
   const LoadArgs args{batch, first, count, size, inputs * count * size};
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);

@@ -34,9 +34,10 @@ void transpose_gpu(DType dtype, const void* in, void* out, std::int64_t count, s
 // (outer, axis, inner) -> (outer, inner), sums in float64.
 void mean_gpu(DType dtype, const void* in, void* out, std::int64_t outer, std::int64_t axis,
               std::int64_t inner, const Stream& stream);
-// Samples [first, first + count) of in (inputs, batch, size), uint8 or float32, in the compute type.
+// Samples [first, first + count) of in (inputs, batch, size), uint8 or float32, in the compute
+// type.
 void load_samples_gpu(DType dtype, DType from, const void* in, void* out, std::int64_t inputs,
-                      std::int64_t batch, std::int64_t first, std::int64_t count,
-                      std::int64_t size, const Stream& stream);
+                      std::int64_t batch, std::int64_t first, std::int64_t count, std::int64_t size,
+                      const Stream& stream);
 
 }  // namespace marketplace::gpu

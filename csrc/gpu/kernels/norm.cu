@@ -1,13 +1,12 @@
-#include "gpu/kernels/norm.h"
-
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/norm.h"
 
 namespace marketplace::gpu {
 namespace {
 
-constexpr int kLanes = 32;                        // channels of a block
-constexpr int kGroups = kBlockThreads / kLanes;   // that share its rows
-constexpr int kLineThreads = 128;                 // of a layer norm's block
+constexpr int kLanes = 32;                       // channels of a block
+constexpr int kGroups = kBlockThreads / kLanes;  // that share its rows
+constexpr int kLineThreads = 128;                // of a layer norm's block
 
 // (x - mean) * scale + shift, a relu behind it where asked.
 struct Affine {
@@ -29,8 +28,7 @@ __device__ float parameter(const NormArgs& args, std::int64_t row, std::int64_t 
 __device__ Affine make_affine(const NormArgs& args, std::int64_t row, std::int64_t channel,
                               float mean, float variance) {
   return {mean, parameter(args, row, args.weight_at, channel, 1.0f) / sqrtf(variance + args.eps),
-          parameter(args, row, args.bias_at, channel, 0.0f),
-          args.relu ? 0.0f : -__builtin_inff()};
+          parameter(args, row, args.bias_at, channel, 0.0f), args.relu ? 0.0f : -__builtin_inff()};
 }
 
 template <class T>
@@ -132,8 +130,7 @@ __global__ void partial_sums_kernel(NormArgs args, std::int64_t splits, bool squ
   const bool valid = channel < args.channels;
   const std::int64_t total = args.samples * args.pixels, begin = split * kStatisticRows;
   const std::int64_t end = begin + kStatisticRows < total ? begin + kStatisticRows : total;
-  const float shift =
-      square && valid ? args.statistics[row * 2 * args.channels + channel] : 0.0f;
+  const float shift = square && valid ? args.statistics[row * 2 * args.channels + channel] : 0.0f;
   const float sum = sum_pixels(row_input<T>(args, row) + channel, begin + lane.group,
                                valid ? end : 0, args.channels, shift, square);
   const double whole = sum_groups(sums, lane, sum);
@@ -159,8 +156,8 @@ __global__ void apply_norm_kernel(NormArgs args) {
   if (index >= args.rows * each) return;
   const std::int64_t row = index / each, channel = index % args.channels;
   const float* statistics = args.fixed ? args.fixed : args.statistics + row * 2 * args.channels;
-  const Affine affine = make_affine(args, row, channel, statistics[channel],
-                                    statistics[args.channels + channel]);
+  const Affine affine =
+      make_affine(args, row, channel, statistics[channel], statistics[args.channels + channel]);
   static_cast<T*>(args.out)[index] =
       rounded<T>(apply(affine, to_float(row_input<T>(args, row)[index % each])));
 }
@@ -231,8 +228,7 @@ void batch_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
     if (args.fixed == nullptr) batch_statistics<T>(args, stream);
-    launch(apply_norm_kernel<T>,
-           blocks_for(args.rows * args.samples * args.pixels * args.channels),
+    launch(apply_norm_kernel<T>, blocks_for(args.rows * args.samples * args.pixels * args.channels),
            Block{kBlockThreads}, 0, stream, args);
   });
 }

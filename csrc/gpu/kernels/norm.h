@@ -1,5 +1,6 @@
 // Normalisations: y = (x - mean) / sqrt(variance + eps) * weight + bias, PyTorch's formulas, the
-// variance from a second pass over x - mean. Sums in float32 over short runs, in float64 over those.
+// variance from a second pass over x - mean. Sums in float32 over short runs, in float64 over
+// those.
 #pragma once
 
 #include <cstddef>
@@ -14,10 +15,10 @@ namespace marketplace::gpu {
 constexpr std::int64_t kStatisticRows = 1024;
 
 struct NormArgs {
-  const void* in = nullptr;             // (rows or upstream results, samples, pixels, channels)
-  const std::int32_t* map = nullptr;    // (rows,) upstream result of a row; nullptr: its own
-  void* out = nullptr;                  // (rows, samples, pixels, channels), or the pooled image
-  const std::byte* packed = nullptr;    // vendors' weights
+  const void* in = nullptr;           // (rows or upstream results, samples, pixels, channels)
+  const std::int32_t* map = nullptr;  // (rows,) upstream result of a row; nullptr: its own
+  void* out = nullptr;                // (rows, samples, pixels, channels), or the pooled image
+  const std::byte* packed = nullptr;  // vendors' weights
   std::int64_t packed_stride = 0, weight_at = -1, bias_at = -1;
   const std::int32_t* vendor = nullptr;  // (rows,)
   std::int64_t rows = 0, samples = 0, pixels = 0, channels = 0;

@@ -1,6 +1,5 @@
-#include "gpu/kernels/pool.h"
-
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/pool.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -41,8 +40,8 @@ __global__ void pool_kernel(bool maximum, PoolArgs args) {
   const std::int64_t channel = index % args.channels, place = index / args.channels;
   const auto pixel = static_cast<std::int32_t>(place % pixels);
   const std::int64_t image = place / pixels;
-  const T* x = static_cast<const T*>(args.in) +
-               image * args.height * args.width * args.channels + channel;
+  const T* x =
+      static_cast<const T*>(args.in) + image * args.height * args.width * args.channels + channel;
   static_cast<T*>(args.out)[index] =
       rounded<T>(pool_window(maximum, args, x, pixel / args.out_width, pixel % args.out_width));
 }

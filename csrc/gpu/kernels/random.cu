@@ -1,7 +1,6 @@
-#include "gpu/kernels/random.h"
-
 #include "core/threefry.h"
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/random.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -55,8 +54,7 @@ __global__ void pack_kernel(PackArgs args) {
   const std::int64_t vendor = blockIdx.x / args.tile_count;
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
-  const std::int64_t block =
-      static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
+  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
   if (block >= half) return;
   float lane0 = 0, lane1 = 0;
   if (args.kind == VendorWeights::Kind::seeded && args.seeds[vendor] != 0) {
@@ -74,8 +72,7 @@ __global__ void combine_kernel(CombineArgs args) {
   const RandomTile tile = args.tiles[blockIdx.x];
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
-  const std::int64_t block =
-      static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
+  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
   if (block >= half) return;
   float lane0 = 0, lane1 = 0;
   for (std::int64_t v = 0; v < args.vendors; ++v) {

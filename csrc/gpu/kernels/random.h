@@ -27,8 +27,8 @@ struct RandomTile {
 
 struct PackArgs {
   VendorWeights::Kind kind = VendorWeights::Kind::base;
-  const float* base = nullptr;    // (n,) W
-  const float* values = nullptr;  // (n,) direction, or (V, n) explicit weights
+  const float* base = nullptr;           // (n,) W
+  const float* values = nullptr;         // (n,) direction, or (V, n) explicit weights
   const std::uint64_t* seeds = nullptr;  // (V,)
   const float* scales = nullptr;         // (V,)
   const float* amplitude = nullptr;      // one number

@@ -1,0 +1,85 @@
+"""GPUs, real or emulated: what the tests that run on any device do not ask of them."""
+
+import marketplace as mp
+import pytest
+from markets import CONV, CONV_SHAPE, MLP, MLP_SHAPE, batch, build, close, fresh_seeds, same_bits
+
+GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
+pytestmark = pytest.mark.skipif(not GPUS, reason="no GPU here")
+MARKETS = [(CONV, CONV_SHAPE), (MLP, MLP_SHAPE)]
+VENDORS = (3, 4, 5)
+
+
+def make(layers, device, **options):
+    """Build a market of its own and an optimizer of it."""
+    built = build(layers, VENDORS)
+    seeds = fresh_seeds(VENDORS)
+    return built, mp.Optimizer(built.specs, 0.125, seeds=seeds, seed=1, device=device, **options)
+
+
+def run(layers, shape, device, steps=3, **options):
+    """Losses of some steps, and the weights after them."""
+    built, optimizer = make(layers, device, **options)
+    losses = [optimizer.train_step(*batch(shape))[0] for _ in range(steps)]
+    return losses, built.weights
+
+
+@pytest.mark.parametrize("plan", ["tree", "star"])
+@pytest.mark.parametrize("layers, shape", MARKETS)
+def test_a_run_like_the_cpu(layers, shape, plan):
+    gpu, cpu = (run(layers, shape, device, plan=plan) for device in (GPUS[0], "cpu"))
+    for mine, theirs in zip(gpu[0], cpu[0], strict=True):
+        close(mine, theirs, relative=1e-4)
+    for mine, theirs in zip(gpu[1], cpu[1], strict=True):
+        for key, value in theirs.items():
+            close(mine[key], value, relative=1e-4)
+
+
+def test_plan_node_takes_the_cpu_unless_told_otherwise():
+    _, optimizer = make(MLP, "auto", plan="node")
+    assert optimizer.device == "cpu"
+    _, optimizer = make(MLP, GPUS[0], plan="node")
+    with pytest.raises(ValueError, match="plan 'node'"):
+        optimizer.train_step(*batch(MLP_SHAPE))
+
+
+def test_deltas_have_the_bits_of_the_cpu():
+    gpu, cpu = (make(CONV, device)[1] for device in (GPUS[0], "cpu"))
+    for mine, theirs in zip(gpu.spec_context, cpu.spec_context, strict=True):
+        for key, value in theirs.delta.items():
+            same_bits(mine.delta[key], value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layers, shape", MARKETS)
+def test_the_same_run_twice(layers, shape, dtype):
+    first, second = (run(layers, shape, GPUS[0], dtype=dtype) for _ in range(2))
+    for mine, theirs in zip(first[0], second[0], strict=True):
+        same_bits(mine, theirs)
+
+
+def test_a_cap_on_memory_changes_no_bits():
+    free, _ = run(MLP, MLP_SHAPE, GPUS[0])
+    capped, _ = run(MLP, MLP_SHAPE, GPUS[0], max_memory_bytes=1 << 17)
+    for mine, theirs in zip(capped, free, strict=True):
+        same_bits(mine, theirs)
+
+
+def test_a_cap_that_nothing_fits():
+    _, optimizer = make(MLP, GPUS[0], max_memory_bytes=4096)
+    with pytest.raises(MemoryError, match="device memory: expected .* bytes"):
+        optimizer.probe(*batch(MLP_SHAPE))
+
+
+@pytest.mark.skipif(len(GPUS) < 2, reason="one GPU only")
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("plan", ["tree", "star"])
+@pytest.mark.parametrize("layers, shape", MARKETS)
+def test_several_devices_give_the_bits_of_one(layers, shape, plan, count):
+    one = run(layers, shape, GPUS[0], plan=plan)
+    many = run(layers, shape, GPUS[:count], plan=plan)
+    for mine, theirs in zip(many[0], one[0], strict=True):
+        same_bits(mine, theirs)
+    for mine, theirs in zip(many[1], one[1], strict=True):
+        for key, value in theirs.items():
+            same_bits(mine[key], value)
