@@ -14,6 +14,8 @@ namespace marketplace::gpu {
 inline constexpr const char* kVendor = "cuda";
 inline constexpr int kWarpSize = 32;
 inline constexpr bool kHasAsyncCopy = true;
+// Of one block, on the chip that has most; DeviceInfo says what this one has.
+inline constexpr std::int64_t kMostSharedBytes = 227 * 1024;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 template <class T>

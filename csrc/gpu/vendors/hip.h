@@ -21,6 +21,8 @@ inline constexpr int kWarpSize = 64;
 inline constexpr int kWarpSize = 32;
 #endif
 inline constexpr bool kHasAsyncCopy = false;
+// Of one block, on every chip we name.
+inline constexpr std::int64_t kMostSharedBytes = 64 * 1024;
 
 template <class T>
 __device__ __forceinline__ T shuffle(T value, int lane) {

@@ -1,6 +1,6 @@
 // The one header through which device code sees its vendor. Sources are written in CUDA's spelling;
 // what differs between vendors lives in this folder and nowhere else. Each vendor defines
-//   kVendor, kWarpSize, kHasAsyncCopy
+//   kVendor, kWarpSize, kHasAsyncCopy, kMostSharedBytes
 //   shuffle, shuffle_xor, shuffle_down, any_lane, all_lanes, sync_warp   over all lanes of a warp
 //   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
 //   copy16_async, copy_async_commit, copy_async_wait<N>
