@@ -138,15 +138,23 @@ def test_a_base_model_is_trained_and_can_be_kept(monkeypatch, tmp_path, capsys):
 
 
 def test_the_target_is_new_known_and_old_kept():
-    points = [
-        _continual.Point(step, _continual.Accuracy(old, new), None, None)
-        for step, old, new in ((0, 95.0, 10.0), (5, 93.9, 95.0), (10, 94.0, 89.9), (15, 94.0, 90.0))
-    ]
-    start = points[0].accuracy
-    outcome = _continual.Outcome(start, start, points, 1.0, False)
-    assert outcome.steps_to_target == 15
-    outcome.history.pop()
-    assert outcome.steps_to_target is None
+    start = _continual.Accuracy(95.0, 10.0)
+    for old, new, slack, reached in (
+        (94.0, 90.0, 0, True), (93.9, 95.0, 0, False), (94.0, 89.9, 0, False),
+        (93.0, 89.0, 1, True), (92.9, 95.0, 1, False), (94.0, 88.9, 1, False),
+    ):  # fmt: skip
+        assert _continual.Accuracy(old, new).reaches(start, slack) == reached
+
+
+@pytest.mark.parametrize(("least", "step"), [(-1, 2), (101, None), (103, None)])
+def test_the_target_counts_once_all_test_images_confirm_it(
+    monkeypatch, base, tmp_path, least, step
+):
+    """At 101 % some images could misjudge it, all cannot; at 103 % none is asked."""
+    monkeypatch.setattr(_continual, "TARGET_NEW", least)
+    monkeypatch.setattr(_continual, "TARGET_LOSS", 100)
+    arguments = ("--base", base, "--steps", 5, "--quiet")
+    assert run_json("digits", tmp_path / "out.json", *arguments)["steps_to_target"] == step
 
 
 def test_one_number_means_every_spec(base, tmp_path):

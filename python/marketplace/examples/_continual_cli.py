@@ -29,7 +29,8 @@ class Defaults:
     lr_decay: float
     probe_scale: float
     new_class_weight: float
-    vendors: tuple[int, ...] = (64, 64, 256)
+    vendors: tuple[int, ...] = (64,)
+    probe_share: float = 1.0
     batch_size: int = 256
     base_steps: int = 400
 
@@ -97,7 +98,7 @@ def parse(
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     _add_stream(parser.add_argument_group("what is new"), defaults)
     _add_learning(parser.add_argument_group("learning"), defaults)
-    _add_scores(parser.add_argument_group("what a sample's loss tells"))
+    _add_scores(parser.add_argument_group("what a sample's loss tells"), defaults)
     _add_base(parser.add_argument_group("the model that already knows the old"), defaults)
     _add_machine(parser.add_argument_group("machine and data"))
     _add_output(parser.add_argument_group("output"))
@@ -180,7 +181,7 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
     )
 
 
-def _add_scores(group: _Group) -> None:
+def _add_scores(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--balance-labels",
         action=argparse.BooleanOptionalAction,
@@ -197,7 +198,7 @@ def _add_scores(group: _Group) -> None:
     group.add_argument(
         "--probe-share",
         type=number(low=0.0),
-        default=0.5,
+        default=defaults.probe_share,
         metavar="X",
         help="with the control variate, paths to run for every answer given (default: %(default)s)",
     )
