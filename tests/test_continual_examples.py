@@ -85,14 +85,26 @@ def test_a_run_is_a_learner_on_a_stream(base, tmp_path):
     """What the example does, spelt out with the public API."""
     written = tmp_path / "state.safetensors"
     rates = ["--lr", 0.2, "--lr-decay", 0.1, "--probe-scale", 0.5, "--new-class-weight", 2]
-    options = [*rates, "--base", base, "--steps", 3, "--checkpoint", written, "--seed", 4]
+    options = [
+        *rates,
+        "--probe-share",
+        0.8,
+        "--base",
+        base,
+        "--steps",
+        3,
+        "--checkpoint",
+        written,
+        "--seed",
+        4,
+    ]
     assert run("digits", *options, "--quiet") == 0
     market = mnist.make_market((2, 3, 4))
     mp.checkpoint.load_checkpoint(market, base)
     opt = mp.Optimizer(
         market, 0.2, probe_scale=0.5, plan="scatter", seed=4, control_variate=True, threads=1
     )
-    learner = mp.continual.Learner(opt, new_classes=[9], new_class_weight=2)
+    learner = mp.continual.Learner(opt, new_classes=[9], new_class_weight=2, probe_share=0.8)
     stream = Stream(held_back(data.load("mnist"), 9), 12, 3, 4)
     for step in range(3):
         opt.learning_rate = 0.2 * 0.9**step
@@ -147,9 +159,7 @@ def test_the_target_is_new_known_and_old_kept():
 
 
 @pytest.mark.parametrize(("least", "step"), [(-1, 2), (101, None), (103, None)])
-def test_the_target_counts_once_all_test_images_confirm_it(
-    monkeypatch, base, tmp_path, least, step
-):
+def test_the_target_counts_once_confirmed(monkeypatch, base, tmp_path, least, step):
     """At 101 % some images could misjudge it, all cannot; at 103 % none is asked."""
     monkeypatch.setattr(_continual, "TARGET_NEW", least)
     monkeypatch.setattr(_continual, "TARGET_LOSS", 100)
