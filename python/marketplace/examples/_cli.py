@@ -196,12 +196,18 @@ def _find_problem(options: Options) -> str | None:
     return _find_file_problem(options)
 
 
-def _find_file_problem(options: Options) -> str | None:
-    for name, formats in (("plot", PLOT_FORMATS), ("log", LOG_FORMATS)):
-        named: Path | None = getattr(options, name)
-        if named is not None and named.suffix.lower() not in formats:
+def find_format_problem(plot: Path | None, log: Path | None) -> str | None:
+    """Say which of two files has a name that tells no format, or None."""
+    for name, path, formats in (("plot", plot, PLOT_FORMATS), ("log", log, LOG_FORMATS)):
+        if path is not None and path.suffix.lower() not in formats:
             expected = ", ".join(formats)
-            return f"argument --{name}: expected a name ending in {expected}, received {named}"
+            return f"argument --{name}: expected a name ending in {expected}, received {path}"
+    return None
+
+
+def _find_file_problem(options: Options) -> str | None:
+    if (problem := find_format_problem(options.plot, options.log)) is not None:
+        return problem
     for name in ("checkpoint", "plot", "json", "log", "replay_log"):
         path: Path | None = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:

@@ -6,12 +6,14 @@ Everything a step does is a function of the seed and the step's number.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .. import random
+from ..callbacks import Watch
 from ..checkpoint import load_checkpoint, write_checkpoint
 from ..continual import Learner, Lesson
 from ..optimizers import Optimizer
@@ -190,6 +192,7 @@ def learn(
     replay: ReplayFile | None,
     interrupt: Interrupt,
     tell: Tell,
+    watch: Watch,
 ) -> Outcome:
     """Answer and learn from the stream until ``options.steps`` or Ctrl-C.
 
@@ -209,6 +212,8 @@ def learn(
         Asked before each step.
     tell : callable
         Called with a line at each evaluation.
+    watch : Watch
+        Told of every step, under the names that the reference logs.
 
     Returns
     -------
@@ -231,8 +236,12 @@ def learn(
         lesson = learner.learn(learner.answer(batch.x), batch.y)
         _decay(opt, options.lr_decay)
         curves.met(lesson, len(batch.old_indices))
+        evaluate = None
         if opt.global_step % options.eval_every == 0 or opt.global_step == options.steps:
-            curves.add(opt.global_step, measure(market, task, PERIODIC_IMAGES))
+            evaluate = functools.partial(measure, market, task, PERIODIC_IMAGES)
+        status = functools.partial(_status, opt, lesson, len(batch.old_indices), curves, evaluate)
+        watch.step(None, status)
+        if evaluate is not None:
             tell(_state(curves.points[-1], options.steps, time.perf_counter() - started))
             near = reached is None and curves.near_target()
             if near and measure(market, task).reaches(start):
@@ -265,6 +274,30 @@ class _Curves:
         self.points.append(point)
         self._old.clear()
         self._new.clear()
+
+
+def _status(
+    opt: Optimizer,
+    lesson: Lesson,
+    old_count: int,
+    curves: _Curves,
+    evaluate: Callable[[], Accuracy] | None,
+) -> dict[str, float]:
+    """Tell a step's metrics; an evaluation that is due becomes a point of the curves."""
+    old, new = slice(None, old_count), slice(old_count, None)
+    metrics = {
+        "learning/old_loss": lesson.loss[old].mean(),
+        "learning/old_accuracy": 100 * lesson.correct[old].mean(),
+        "learning/new_loss": lesson.loss[new].mean(),
+        "learning/new_accuracy": 100 * lesson.correct[new].mean(),
+        "learning/lr": opt.learning_rate,
+    }
+    if evaluate is not None:
+        curves.add(opt.global_step, evaluate())
+        accuracy = curves.points[-1].accuracy
+        metrics["testing/old_accuracy"] = accuracy.old
+        metrics["testing/new_accuracy"] = accuracy.new
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _decay(opt: Optimizer, share: float) -> None:

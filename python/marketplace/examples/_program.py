@@ -15,7 +15,7 @@ from ._interrupt import Interrupt
 from ._markets import Structure
 from ._run import Outcome, train
 from ._setup import set_up
-from ._watching import Watching
+from ._watching import Watching, settings_of
 
 Given = TypeVar("Given", bound=Options)
 Report = Callable[[str], None]
@@ -84,7 +84,8 @@ def _prepare(
 
 def _train(work: _report.Run) -> Outcome:
     options = work.options
-    watching = Watching(work.opt, options, work.flops_per_step)
+    settings = settings_of(work.opt, options)
+    watching = Watching(work.opt, options, work.flops_per_step, settings)
     if not options.quiet:
         _tell("\n".join(_report.opening_lines(work)))
     with Interrupt() as interrupt:
