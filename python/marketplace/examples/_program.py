@@ -72,9 +72,10 @@ def _prepare(
     if options.plot is not None:
         _plot.require_matplotlib()
     dataset = load(options, None if options.quiet else _tell)
-    market, opt = set_up(options, defaults, make_structure(options, dataset))
+    shape = dataset.x_train.shape[1:]
+    market, opt = set_up(options, defaults, make_structure(options, dataset), shape)
     flops = opt.flops_per_step(
-        dataset.x_train.shape[1:],
+        shape,
         options.batch_size,
         forward_pass=options.forward_pass,
         marketplace_replica=options.marketplace_replica,
