@@ -74,7 +74,7 @@ constexpr int resident_blocks(int rows, int columns) {
 }
 
 template <class T, int Rows, int Columns, template <class, int> class Loader>
-__global__ void __launch_bounds__(kThreads, resident_blocks(Rows, Columns))
+__global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
     contract_kernel(ContractArgs args) {
   using Shape = Tile<T, Rows, Columns>;
   __shared__ Addresses<Rows, Columns> addresses;

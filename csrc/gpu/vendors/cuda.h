@@ -9,6 +9,9 @@
 #include <tuple>
 #include <utility>
 
+// Threads of a block, and how many blocks a multiprocessor should have registers for.
+#define MP_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "cuda";

@@ -11,6 +11,10 @@
 
 #include "gpu/vendors/hip_names.h"
 
+// HIP's second bound counts warps of a SIMD instead of blocks; left to the compiler, nothing
+// spills.
+#define MP_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads)
+
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "hip";
