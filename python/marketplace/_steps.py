@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, I32, float_input, path_input, paths_input, refusal, scalar
+from ._arrays import (
+    F32,
+    I32,
+    float_input,
+    path_input,
+    paths_input,
+    refusal,
+    scalar,
+    seeds_input,
+)
 from ._market import Spec, sample_upstream
 from ._recording import Recorder, present_rates
 
@@ -311,3 +320,13 @@ def warn_if(degenerate: bool, op: str) -> None:
     if degenerate:
         text = f"{op}: all losses are equal, the direction is zero and tells nothing"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def default_update(plan: str) -> str:
+    """Name the rule of a plan: measured gradients differ in scale, z-scores do not."""
+    return "adam" if plan == "node" else "unit"
+
+
+def checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:
+    """Give every spec's seeds ``(V,)`` as uint64."""
+    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(seeds)]
