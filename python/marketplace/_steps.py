@@ -46,6 +46,7 @@ class StepParts:
     recorder: Recorder | None
     _market: _core.Market
     _native: _core.Optimizer
+    _momentum: float
 
     def compute_direction_vectors(
         self,
@@ -145,6 +146,31 @@ class StepParts:
             for i, v in enumerate(chosen)
         ]
         return np.array(rates, dtype=np.float32)
+
+    @property
+    def update(self) -> str:
+        """How a direction becomes a step."""
+        return self._native.update
+
+    @property
+    def momentum(self) -> float:
+        """How much of the last step's speed, or of Adam's mean, stays."""
+        return self._momentum
+
+    @property
+    def shaping(self) -> str:
+        """How losses become scores."""
+        return self._native.shaping
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether vendors come in pairs of opposite deltas."""
+        return self._native.antithetic
+
+    @property
+    def control_variate(self) -> bool:
+        """Whether a scatter's losses are told less those of the base weights."""
+        return self._native.control_variate
 
     # -- the way to the engine ---------------------------------------------------------------------
 

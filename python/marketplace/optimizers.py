@@ -222,31 +222,6 @@ class Optimizer(UpdateParts):
         """Threads in use."""
         return self._market.engine.threads
 
-    @property
-    def update(self) -> str:
-        """How a direction becomes a step."""
-        return self._native.update
-
-    @property
-    def momentum(self) -> float:
-        """How much of the last step's speed, or of Adam's mean, stays."""
-        return self._momentum
-
-    @property
-    def shaping(self) -> str:
-        """How losses become scores."""
-        return self._native.shaping
-
-    @property
-    def antithetic(self) -> bool:
-        """Whether vendors come in pairs of opposite deltas."""
-        return self._native.antithetic
-
-    @property
-    def control_variate(self) -> bool:
-        """Whether a scatter's losses are told less those of the base weights."""
-        return self._native.control_variate
-
     def flops_per_step(
         self,
         sample_shape: Sequence[int],
