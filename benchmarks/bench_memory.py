@@ -2,6 +2,8 @@
 
     python -m benchmarks.bench_memory [--vendors 2,4,8,16] [--batch-size 64] [--json FILE]
 
+nor with ``--forward-pass`` minibatches and ``--marketplace-replica`` draws per update.
+
 Each row is measured in a process of its own: training steps on the beautiful-MNIST market, then the
 kernel's high-water mark of resident memory (VmHWM of /proc/self/status; the maximum that getrusage
 reports would include the parent's memory).
@@ -52,16 +54,19 @@ def probe(vendors: int, options: argparse.Namespace) -> dict[str, int]:
 
     market = beautiful_mnist(vendors)
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, size=(options.batch_size, 1, 28, 28), dtype=np.uint8)
-    y = rng.integers(0, 10, size=options.batch_size)
+    samples = options.batch_size * options.forward_pass
+    x = rng.integers(0, 256, size=(samples, 1, 28, 28), dtype=np.uint8)
+    y = rng.integers(0, 10, size=samples)
     optimizer = mp.Optimizer(
         market, 0.1, probe_scale=0.1, plan=options.plan, dtype=options.dtype,
         threads=options.threads, seed=1,
     )  # fmt: skip
     before = high_water_mark_bytes()
     for _ in range(options.steps):
-        loss, paths = optimizer.probe(x, y)
-        optimizer.step(loss, paths)
+        _, paths = optimizer.train_step(
+            x, y, forward_pass=options.forward_pass,
+            marketplace_replica=options.marketplace_replica,
+        )  # fmt: skip
     peak = high_water_mark_bytes()
     return {"vendors": vendors, "paths": len(paths), "start_bytes": before, "peak_bytes": peak}
 
@@ -93,6 +98,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--vendors", default="2,4,8,16", help="vendors of every spec, row by row")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--forward-pass", type=int, default=1, help="minibatches per update")
+    parser.add_argument("--marketplace-replica", type=int, default=1, help="draws per update")
     parser.add_argument("--plan", choices=("tree", "star"), default="tree")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=2)
@@ -112,7 +119,15 @@ def main(arguments: list[str]) -> None:
     if options.json:
         settings = {
             name: getattr(options, name)
-            for name in ("batch_size", "steps", "plan", "dtype", "threads")
+            for name in (
+                "batch_size",
+                "forward_pass",
+                "marketplace_replica",
+                "steps",
+                "plan",
+                "dtype",
+                "threads",
+            )  # fmt: skip
         }
         report = {**settings, "machine": platform.machine(), "rows": rows}
         pathlib.Path(options.json).write_text(json.dumps(report, indent=2) + "\n")

@@ -19,7 +19,9 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PACKAGES = ("marketplace", "numpy", "torch", "jax", "jaxlib", "tinygrad", "matplotlib")
+PACKAGES = (
+    "marketplace", "numpy", "torch", "jax", "jaxlib", "evosax", "optax", "tinygrad", "matplotlib",
+)  # fmt: skip
 
 # Runs shorter than this are preceded by one that is not timed: the contender before them has taken
 # the caches, which a training loop would not suffer.

@@ -1,8 +1,10 @@
 """Which images a step of an example meets, and which a periodic evaluation."""
 
+import pathlib
+
 import numpy as np
 from marketplace import data
-from marketplace.examples import _batches, _run, mnist
+from marketplace.examples import _batches, _run
 
 
 def test_each_epoch_holds_every_image_once():
@@ -28,7 +30,7 @@ def test_a_batch_may_exceed_the_training_set():
 def test_periodic_evaluation_spreads_over_the_test_set():
     images = np.zeros((2_500, 1, 28, 28), np.uint8)
     labels = np.arange(2_500, dtype=np.int32)
-    dataset = data.Dataset("", mnist.IMAGE_SHAPE, images, labels, images, labels)
+    dataset = data.Dataset("", pathlib.Path("."), images, labels, images, labels)
     x, y = _run._thinned(dataset)
     assert len(x) == len(y) == 834
     np.testing.assert_array_equal(y, np.arange(0, 2_500, 3))

@@ -249,6 +249,14 @@ def test_random_numbers_with_another_instruction_set(isa):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", usable_isas())
+def test_nodes_with_another_instruction_set(isa):
+    done = run_with(isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_node.py")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "passed" in done.stdout
+
+
 def test_an_unknown_instruction_set_is_refused():
     done = run_with("sse9", "-c", "from marketplace import _core; _core.Engine('cpu')")
     assert done.returncode != 0 and "ValueError: MARKETPLACE_ISA: expected one of" in done.stderr

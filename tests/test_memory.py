@@ -34,6 +34,16 @@ def test_a_star_needs_little_more_for_more_vendors(tmp_path):
     assert many["peak_bytes"] - few["peak_bytes"] <= 64 * MIB
 
 
+@pytest.mark.parametrize("plan", ["tree", "star"])
+def test_more_forward_passes_per_update_need_the_memory_of_one(tmp_path, plan):
+    """Beyond the samples themselves, and one number per parameter for the replicas' sum."""
+    settings = ["--vendors", "8", "--plan", plan, "--threads", "1"]
+    one = measure(tmp_path, *settings)[0]["peak_bytes"]
+    passes = ["--forward-pass", "8", "--marketplace-replica", "4"]
+    many = measure(tmp_path, *settings, *passes)[0]["peak_bytes"]
+    assert many - one <= 4 * MIB
+
+
 def test_the_measurement_sees_memory(tmp_path):
     """It is above what the process held before its first probe, and a few steps take no more."""
     short, long = (measure(tmp_path, "--vendors", "2", "--steps", steps)[0] for steps in "16")

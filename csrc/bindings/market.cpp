@@ -185,10 +185,6 @@ py::tuple node_gradients(Market& self, const std::vector<std::int64_t>& counts,
   NodeProbe probe;
   probe.scale = scale;
   for (const auto& spec : seeds) probe.seeds.push_back(to_vector(spec));
-  for (std::size_t i = 0; i < probe.seeds.size() && i < counts.size(); ++i)
-    if (static_cast<std::int64_t>(probe.seeds[i].size()) != counts[i])
-      fail("plan 'node'", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
-           std::to_string(probe.seeds[i].size()));
   std::vector<std::vector<float>> gradients;
   double loss = 0;
   {

@@ -181,10 +181,6 @@ Directions load_moments(const Optimizer& self, const py::dict& values, const std
     moments.emplace_back();
     if (!values.contains(key)) continue;
     moments.back() = to_vector(values[key].cast<Array<float>>());
-    const std::int64_t wanted = self.market_pointer()->models()[i]->parameter_count();
-    if (static_cast<std::int64_t>(moments.back().size()) != wanted)
-      fail("resume", std::to_string(wanted) + " moments for spec " + std::to_string(i),
-           std::to_string(moments.back().size()));
   }
   return moments;
 }
@@ -202,8 +198,10 @@ void load_state(Optimizer& self, const py::dict& values) {
   if (values.contains("rule.steps")) rule.steps = values["rule.steps"].cast<std::uint64_t>();
   rule.first = load_moments(self, values, "rule.first");
   rule.second = load_moments(self, values, "rule.second");
+  std::vector<std::int64_t> counts;
+  for (const auto& model : self.market().models()) counts.push_back(model->parameter_count());
+  self.rule().restore(std::move(rule), counts);
   self.restore(state);
-  self.rule().restore(std::move(rule));
   self.options.seed = seed;
 }
 

@@ -163,6 +163,8 @@ Slice::Slice(const std::vector<std::shared_ptr<Model>>& models, const std::vecto
     op.a = node;
     op.weight = copy(link.spec, op.weight);
     op.bias = copy(link.spec, op.bias);
+    op.running_mean = copy(link.spec, op.running_mean);
+    op.running_var = copy(link.spec, op.running_var);
     node = graph.add_op(std::move(op));
   }
   graph.set_output(node);

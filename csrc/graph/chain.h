@@ -45,12 +45,12 @@ int first_trained(const std::vector<std::int64_t>& counts);
 std::int64_t chain_flops(const std::vector<std::shared_ptr<Model>>& models,
                          const std::vector<std::int64_t>& counts, const Shape& input_shape);
 
-// Some ops of a chain as a model of their own, with copies of their parameters.
+// Some ops of a chain as a model of their own, with copies of their parameters and buffers.
 class Slice {
  public:
   Slice(const std::vector<std::shared_ptr<Model>>& models, const std::vector<Link>& links);
 
-  // A parameter of the slice, and where it lives in the market.
+  // A parameter or buffer of the slice, and where it lives in the market.
   struct Source {
     int spec = 0, id = 0;
   };

@@ -153,6 +153,13 @@ void Market::base_losses(const Batch& batch, const Labels& labels, float* losses
                 {nullptr, losses, &labels});
 }
 
+void Market::check_counts(const std::vector<std::int64_t>& counts) const {
+  if (counts.size() != models_.size())
+    fail("plan 'node'", std::to_string(models_.size()) + " specs", std::to_string(counts.size()));
+  for (std::int64_t count : counts)
+    if (count < 1) fail("plan 'node'", "vendor_count of at least 1", std::to_string(count));
+}
+
 NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape) {
   const auto key = std::pair{counts, input_shape};
   const auto found = node_probers_.find(key);
@@ -167,8 +174,14 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
                               const Batch& batch, const Labels& labels,
                               std::vector<std::vector<float>>& gradients) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (counts.size() != models_.size() || probe.seeds.size() != models_.size())
-    fail("plan 'node'", std::to_string(models_.size()) + " specs", std::to_string(counts.size()));
+  check_counts(counts);
+  if (probe.seeds.size() != models_.size())
+    fail("plan 'node'", "seeds of " + std::to_string(models_.size()) + " specs",
+         std::to_string(probe.seeds.size()));
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    if (static_cast<std::int64_t>(probe.seeds[i].size()) != counts[i])
+      fail("plan 'node'", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
+           std::to_string(probe.seeds[i].size()));
   NodeProber& run = node_prober(counts, batch.sample_shape);
   check_batch(batch, 1);
   check_labels(batch, labels);
@@ -177,6 +190,7 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
 
 std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
                                 const Shape& input_shape) const {
+  check_counts(counts);
   return chain_flops(models_, counts, input_shape);
 }
 

@@ -49,6 +49,7 @@ class Market {
  private:
   Executor& executor(const Batch& batch);
   NodeProber& node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape);
+  void check_counts(const std::vector<std::int64_t>& counts) const;
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 

@@ -12,8 +12,6 @@
 namespace marketplace {
 namespace {
 
-constexpr float kNodeScale = 0.05f;
-
 void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
                  const std::vector<std::int64_t>& counts) {
   if (seeds.size() != counts.size())
@@ -115,77 +113,13 @@ const Plan& Optimizer::plan() {
   return plan_.emplace(tree_plan(vendor_counts(), sampled));
 }
 
-std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
-  return marketplace::sample_paths(options.seed, generation_, batch, vendor_counts(), replica_);
-}
-
-Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
-  if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
-  if (options.plan == PlanKind::node) return probe_nodes(batch, labels, further);
-  std::vector<float> losses(plan().path_count());
-  LeaderStatistics leader;
-  market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
-  if (!further) leader_.clear();
-  leader_.push_back(std::move(leader));
-  return {std::move(losses), plan_paths(*plan_)};
-}
-
-Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
-  const auto depth = static_cast<std::int64_t>(specs_.size());
-  Probe all{std::vector<float>(batch.size), sample_paths(batch.size)}, counted;
-  market_->forward_paths(weights(), batch, all.paths.data(), {nullptr, all.losses.data(), &labels});
-  std::vector<float> base(batch.size, 0.0f);
-  if (options.control_variate) market_->base_losses(batch, labels, base.data());
-  for (std::int64_t b = 0; b < batch.size; ++b) {
-    if (labels.ignore_index && labels.data[b] == *labels.ignore_index) continue;
-    counted.losses.push_back(all.losses[b] - base[b]);
-    const auto path = all.paths.begin() + b * depth;
-    counted.paths.insert(counted.paths.end(), path, path + depth);
-  }
-  return counted;
-}
-
-Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool further) {
-  NodeProbe probe;
-  probe.scale = options.probe_scale.value_or(kNodeScale);
-  for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);
-  Directions gradients;
-  const double loss = market_->node_gradients(vendor_counts(), probe, batch, labels, gradients);
-  if (!further) forget_gradients();
-  ++gradient_count_;
-  gradients_.resize(specs_.size());
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    gradients_[i].resize(gradients[i].size());
-    market_->backend().add_scaled(gradients_[i].data(), gradients[i].data(), 1.0f,
-                                  static_cast<std::int64_t>(gradients[i].size()));
-  }
-  return {{static_cast<float>(loss)}, std::vector<std::int32_t>(specs_.size(), 0)};
-}
-
-void Optimizer::forget_gradients() {
-  gradients_.clear();
-  gradient_count_ = 0;
-}
-
-void Optimizer::forward(const Batch& batch, float* out, bool further) {
-  LeaderStatistics leader;
-  market_->forward(plan(), weights(), batch, out, &leader);
-  if (!further) leader_.clear();
-  leader_.push_back(std::move(leader));
-}
-
-void Optimizer::absorb_leader() {
-  for (const LeaderStatistics& minibatch : leader_) market_->absorb(minibatch);
-  leader_.clear();
-}
-
 void Optimizer::check_sum_mode(UnitVectorMode mode) const {
   if (replica_ > 0 && mode != sum_mode_)
     fail("unit_vector_mode", "the one of the earlier replicas", "another one");
 }
 
 // g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
-// mean of the measured gradients downhill.
+// mean of the minibatches' gradients downhill.
 void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients,
                               std::vector<float>& out) {
   const Model& model = market_->model(spec);
@@ -271,9 +205,12 @@ Directions Optimizer::gather(const std::vector<float>& losses,
   Directions out(specs_.size());
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     own_direction(i, coefficients, out[i]);
-    if (replica_ > 0)
-      market_->backend().add_scaled(out[i].data(), sum_[i].data(), 1.0f,
-                                    static_cast<std::int64_t>(out[i].size()));
+    if (replica_ == 0) continue;
+    market_->backend().add_scaled(out[i].data(), sum_[i].data(), 1.0f,
+                                  static_cast<std::int64_t>(out[i].size()));
+    // a sum of scores is normalised before it is used, but gradients keep their size
+    if (options.plan == PlanKind::node)
+      for (float& value : out[i]) value /= static_cast<float>(replica_ + 1);
   }
   return out;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 
@@ -23,6 +24,21 @@ std::vector<double> norms(const Directions& directions, UnitVectorMode mode, Bac
 void check_fraction(const std::string& name, float value) {
   if (!(value >= 0 && value < 1))
     fail("update", name + " of at least 0 and below 1", std::to_string(value));
+}
+
+// Of specs with `counts` parameters: finite ones of at least `least`, or, if not wanted, none.
+void check_moments(const Directions& moments, const std::string& name, bool wanted, float least,
+                   const std::vector<std::int64_t>& counts) {
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const std::string where = name + " moments for spec " + std::to_string(i);
+    const std::int64_t need = wanted ? counts[i] : 0;
+    const auto have = static_cast<std::int64_t>(i < moments.size() ? moments[i].size() : 0);
+    if (have != need) fail("resume", std::to_string(need) + " " + where, std::to_string(have));
+    for (std::int64_t k = 0; k < have; ++k)
+      if (!std::isfinite(moments[i][k]) || moments[i][k] < least)
+        fail("resume", "finite " + where + (least < 0 ? "" : ", none below 0"),
+             std::to_string(moments[i][k]));
+  }
 }
 
 }  // namespace
@@ -64,28 +80,43 @@ void UpdateRule::apply(Directions& directions, UnitVectorMode mode, Backend& bac
   const bool unit = options_.kind == RuleKind::unit || options_.kind == RuleKind::clipup;
   if (unit) normalise(directions, mode, backend);
   if (options_.kind == RuleKind::unit) return;
-  state_.first.resize(directions.size());
-  state_.second.resize(directions.size());
+  reserve(directions);
   ++state_.steps;
+  if (options_.kind == RuleKind::adam) {
+    for (std::size_t i = 0; i < directions.size(); ++i) apply_adam(directions[i], i);
+    return;
+  }
   for (std::size_t i = 0; i < directions.size(); ++i) {
-    state_.first[i].resize(directions[i].size());
-    if (options_.kind == RuleKind::adam) {
-      apply_adam(directions[i], i);
-      continue;
-    }
     std::vector<float>& speed = state_.first[i];
     for (std::size_t k = 0; k < speed.size(); ++k)
       speed[k] = options_.momentum * speed[k] + directions[i][k];
   }
-  if (options_.kind == RuleKind::adam) return;
   if (options_.kind == RuleKind::clipup) clip(state_.first, mode, backend);
   directions = state_.first;
+}
+
+// All memory first: where it runs out, the moments are as they were.
+void UpdateRule::reserve(const Directions& directions) {
+  if (state_.steps > 0) return;
+  Directions zeros;
+  for (const auto& values : directions) zeros.emplace_back(values.size(), 0.0f);
+  state_.second = has_second() ? zeros : Directions(zeros.size());
+  state_.first = std::move(zeros);
+}
+
+void UpdateRule::restore(State state, const std::vector<std::int64_t>& counts) {
+  const bool used = state.steps > 0;
+  if (used && options_.kind == RuleKind::unit)
+    fail("resume", "no steps of update 'unit'", std::to_string(state.steps));
+  const float infinity = std::numeric_limits<float>::infinity();
+  check_moments(state.first, "first", used, -infinity, counts);
+  check_moments(state.second, "second", used && has_second(), 0, counts);
+  state_ = std::move(state);
 }
 
 void UpdateRule::apply_adam(std::vector<float>& direction, std::size_t spec) {
   std::vector<float>& mean = state_.first[spec];
   std::vector<float>& square = state_.second[spec];
-  square.resize(direction.size());
   const float b1 = options_.momentum, b2 = options_.second_moment;
   const auto steps = static_cast<double>(state_.steps);
   const auto mean_share = static_cast<float>(1 / (1 - std::pow(static_cast<double>(b1), steps)));

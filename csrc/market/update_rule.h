@@ -44,9 +44,12 @@ class UpdateRule {
     Directions first, second;
   };
   const State& state() const { return state_; }
-  void restore(State state) { state_ = std::move(state); }
+  // Throws unless the state is one that this rule leaves behind for specs of `counts` parameters.
+  void restore(State state, const std::vector<std::int64_t>& counts);
 
  private:
+  bool has_second() const { return options_.kind == RuleKind::adam; }
+  void reserve(const Directions& directions);
   void apply_adam(std::vector<float>& direction, std::size_t spec);
   void clip(Directions& directions, UnitVectorMode mode, Backend& backend) const;
 

@@ -10,11 +10,13 @@ where the base weights should go.
 """
 
 from . import (
+    callbacks,
     checkpoint,
     continual,
     functional,
     nn,
     optimizers,
+    plot,
     random,
     replay,
     schedules,
@@ -34,6 +36,7 @@ __all__ = [
     "UnitVectorMode",
     "__version__",
     "build_info",
+    "callbacks",
     "checkpoint",
     "continual",
     "devices",
@@ -42,6 +45,7 @@ __all__ = [
     "mutate",
     "nn",
     "optimizers",
+    "plot",
     "produce",
     "random",
     "replay",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from . import build_info, devices
+from .plot import _command as plot_command
 from .replay import _command as replay_command
 
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="print build and devices as JSON")
     info.set_defaults(run=_info)
+    plot_command.add_to(commands)
     replay_command.add_to(commands)
     chosen = parser.parse_args(arguments)
     try:

@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import random
 from ._arrays import (
     F32,
     I32,
-    int32_input,
     integer,
     labels_input,
     market_input,
@@ -37,13 +35,12 @@ from ._arrays import (
 )
 from ._market import Spec, check_market
 from ._scores import cross_entropy
+from ._weights import choose, label_weights
 from .optimizers import Optimizer, UnitVectorMode
 from .tensor import Tensor
 
 # Samples whose answer is right beyond doubt are run once in a while too: a path may spoil them.
 LEAST_DOUBT = 0.02
-# Tells this use of the optimizer's seed from others.
-_CHOICE_KEY = 0xA0761D6478BD642F
 
 __all__ = ["Answer", "Learner", "Lesson", "forward_with_paths", "label_weights"]
 
@@ -87,56 +84,6 @@ def forward_with_paths(
     batch = market_input(x, "forward_with_paths")
     rows = paths_input(paths, "forward_with_paths", len(specs), batch.shape[0])
     return Tensor.wrap(optimizer._forward_paths(batch, rows))
-
-
-def label_weights(
-    y: ArrayLike,
-    *,
-    balance: bool = True,
-    new_classes: Sequence[int] = (),
-    new_class_weight: float = 1.0,
-    ignore_index: int | None = None,
-) -> F32:
-    """Weigh the samples of a batch by their labels.
-
-    With ``balance``, a label that occurs n times among N that count, of K different ones, weighs
-    ``N / (K n)``: every label has the same say in all, and the mean weight is 1. Labels of new
-    classes weigh ``new_class_weight`` times that.
-
-    Parameters
-    ----------
-    y : integer array (B,)
-        Labels.
-    balance : bool
-        Whether to weigh against the labels' frequencies; all are 1 otherwise.
-    new_classes : sequence of int
-        Labels to weigh more.
-    new_class_weight : float
-        How much more; at least 0.
-    ignore_index : int, optional
-        A label that does not count; it weighs 0.
-
-    Returns
-    -------
-    float32 array (B,)
-        Weights.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For labels that are no integers or not in one row, or a weight that is negative.
-    """
-    labels = int32_input(y, "label_weights", "y")
-    if labels.ndim != 1:
-        raise refusal(ValueError, "label_weights", "y of shape (B,)", labels.shape)
-    factor = scalar(new_class_weight, "label_weights", "new_class_weight")
-    counts = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
-    weights = counts.astype(np.float64)
-    if balance and counts.any():
-        _, which, frequency = np.unique(labels[counts], return_inverse=True, return_counts=True)
-        weights[counts] = counts.sum() / (len(frequency) * frequency[which])
-    weights[np.isin(labels, list(new_classes))] *= factor
-    return weights.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +148,7 @@ class Learner:
     Raises
     ------
     TypeError, ValueError
-        For an optimizer of another plan, classes that are no integers, or a weight or share that is
-        negative.
+        For an optimizer of another plan, classes that are no integers, a negative weight or share.
     """
 
     def __init__(
@@ -225,6 +171,10 @@ class Learner:
         self.new_class_weight = scalar(new_class_weight, "Learner", "new_class_weight")
         self.probe_share = scalar(probe_share, "Learner", "probe_share")
         self.focus = bool(focus)
+        names = [mode.value for mode in UnitVectorMode]
+        if unit_vector_mode not in (*UnitVectorMode, *names):
+            wanted = "unit_vector_mode 'whole' or 'per_spec'"
+            raise refusal(ValueError, "Learner", wanted, repr(unit_vector_mode))
         self.unit_vector_mode = UnitVectorMode(unit_vector_mode)
 
     def answer(self, x: ArrayLike) -> Answer:
@@ -325,7 +275,7 @@ class Learner:
         opt = self.optimizer
         share = self._shares(base_loss, weights, counts)
         count = self.probe_count(len(labels))
-        chosen = _choose(share / share.sum(), count, opt.seed, opt.generation)
+        chosen = choose(share / share.sum(), count, opt.seed, opt.generation)
         paths = opt._sample_paths(count)
         logits = opt._forward_paths(np.ascontiguousarray(answer.x[chosen]), paths)
         gain = cross_entropy(logits, labels[chosen], "none") - base_loss[chosen]
@@ -384,16 +334,3 @@ class Learner:
         if unknown:
             wanted = f"new classes below {outputs.shape[1]}, the market's outputs"
             raise refusal(ValueError, "answer", wanted, unknown)
-
-
-def _choose(
-    probability: NDArray[np.float64], count: int, seed: int, generation: int
-) -> NDArray[np.int64]:
-    """Draw samples by their probabilities, a function of (seed, generation).
-
-    Systematic sampling: sample b is drawn ``count * probability[b]`` times, rounded up or down.
-    """
-    offset = float(random.rand(1, seed=seed ^ _CHOICE_KEY, counter=generation % 2**32)[0])
-    points = (np.arange(count) + offset) / count
-    ends = np.cumsum(probability)
-    return np.searchsorted(ends / ends[-1], points, side="right").clip(0, len(ends) - 1)

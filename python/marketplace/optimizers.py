@@ -107,10 +107,13 @@ class Optimizer(UpdateParts):
     sample's loss tells which way was up. A channel is followed alone through the ops that keep
     channels apart and through the next layer; only behind it does everything run anew: a probe of
     the last convolution costs a few hundred operations. The weights' gradient is the outer product
-    of what was learned with the layer's input. A spec with one vendor stays as it is; the last
-    layer, a linear one, always learns from its closed form, (softmax - one-hot) times its input.
-    Layers from the first trained spec on must follow one another without branches, and without
-    batch or layer norms, grouped convolutions behind it.
+    of what was learned with the layer's input; a norm's weight and bias learn with the layer that
+    it follows. A spec with one vendor stays as it is; the last layer, a linear one, always learns
+    from its closed form, (softmax - one-hot) times its input. From the first trained spec on,
+    layers follow one another without branches, and none behind the first convolution or linear
+    layer is a batch or layer norm or a grouped convolution; norms before it stay as they are.
+    Only the specs before run in bfloat16. Replicas are averaged, not summed: gradients have a
+    size. ``docs/node.md`` has the formula and what it costs.
 
     Raises
     ------
@@ -285,7 +288,7 @@ class Optimizer(UpdateParts):
         Warns
         -----
         RuntimeWarning
-            If all losses are equal; the weights stay.
+            If all losses are equal: the direction is zero then, and an update without momentum too.
         """
         losses, rows, mode = self._scored("step", loss, paths, unit_vector_mode)
         draws = self._drawn(losses, rows, mode, last=True)

@@ -15,20 +15,24 @@ using namespace marketplace::tests;
 
 namespace {
 
-OptimizerOptions options_of(PlanKind plan) {
+OptimizerOptions options_of(PlanKind plan, std::optional<float> meta = std::nullopt) {
   OptimizerOptions options;
   options.plan = plan;
   options.learning_rate = 0.1f;
   options.probe_scale = 0.5f;
+  options.meta_learning_rate = meta;
   options.seed = 11;
   return options;
 }
 
-Optimizer make(int threads, PlanKind plan, std::optional<float> meta = std::nullopt) {
-  OptimizerOptions options = options_of(plan);
-  options.meta_learning_rate = meta;
-  options.control_variate = plan == PlanKind::scatter;
+Optimizer make(int threads, const OptimizerOptions& options) {
   return Optimizer(small_market(threads), {3, 2, 4}, {0, 0, 0}, options, std::nullopt);
+}
+
+Optimizer make(int threads, PlanKind plan, std::optional<float> meta = std::nullopt) {
+  OptimizerOptions options = options_of(plan, meta);
+  options.control_variate = plan == PlanKind::scatter;
+  return make(threads, options);
 }
 
 std::vector<float> weights_after(Optimizer& optimizer, int steps) {
@@ -186,11 +190,7 @@ TEST_CASE("a scatter deals every vendor out evenly, anew in each generation") {
 TEST_CASE("the control variate takes the base weights' loss off every sample's") {
   const SmallBatch data;
   const Labels labels = data.labels();
-  const OptimizerOptions plain = options_of(PlanKind::scatter);
-  OptimizerOptions less = plain;
-  less.control_variate = true;
-  Optimizer a(small_market(1), {3, 2, 4}, {0, 0, 0}, plain, {});
-  Optimizer b(small_market(1), {3, 2, 4}, {0, 0, 0}, less, {});
+  Optimizer a = make(1, options_of(PlanKind::scatter)), b = make(1, PlanKind::scatter);
   const Probe whole = a.probe(data.batch(), labels), rest = b.probe(data.batch(), labels);
   std::vector<float> base(13);
   a.market().base_losses(data.batch(), labels, base.data());
@@ -202,11 +202,13 @@ TEST_CASE("options that do not fit the plan are refused") {
   const auto refused = [](OptimizerOptions options, std::int64_t sampling) {
     CHECK_THROWS_AS(Optimizer(small_market(1), {3, 2, 4}, {0, sampling, 0}, options, {}), Error);
   };
-  refused(options_of(PlanKind::star), 1);
-  refused(options_of(PlanKind::scatter), 1);
-  OptimizerOptions searching = options_of(PlanKind::scatter), less = options_of(PlanKind::tree);
-  searching.meta_learning_rate = 0.5f;
+  for (PlanKind plan : {PlanKind::star, PlanKind::scatter, PlanKind::node})
+    refused(options_of(plan), 1);
+  for (PlanKind plan : {PlanKind::scatter, PlanKind::node}) refused(options_of(plan, 0.5f), 0);
+  OptimizerOptions control = options_of(PlanKind::tree);
+  control.control_variate = true;
+  refused(control, 0);
+  OptimizerOptions searching = options_of(PlanKind::tree, 0.5f);
+  searching.rule.kind = RuleKind::adam;
   refused(searching, 0);
-  less.control_variate = true;
-  refused(less, 0);
 }

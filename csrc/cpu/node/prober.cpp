@@ -14,6 +14,7 @@ double root_mean_square(const float* values, std::int64_t count) {
 
 constexpr std::int64_t kTile = 8;  // samples of a task
 constexpr std::int64_t kBlockBytes = 48 << 20;
+constexpr double kSilence = 1e-30;  // a root mean square below it says nothing of a layer's size
 
 float* floats(const Buffer& buffer) {
   return reinterpret_cast<float*>(buffer.get());
@@ -50,8 +51,7 @@ CpuNodeProber::CpuNodeProber(Backend& backend, const Models& models,
   }
   std::int64_t sample_floats = 0;
   for (std::size_t l = 0; l < chain.stages.size(); ++l) {
-    const std::int64_t probes = counts[chain.stages[l].contraction.spec] - 1;
-    stages_.push_back(std::make_unique<NodeStage>(models, chain, l, probes, kernels));
+    stages_.push_back(std::make_unique<NodeStage>(models, chain, l, counts, kernels));
     const NodeStage& stage = *stages_.back();
     sample_floats += 2 * stage.in_floats + 2 * stage.sum_floats;
   }
@@ -65,10 +65,10 @@ CpuNodeProber::CpuNodeProber(Backend& backend, const Models& models,
 void CpuNodeProber::reserve(std::int64_t samples) {
   reserve_floats(input_, samples * in_floats_);
   losses_.resize(samples);
-  std::int64_t scratch = 1, channels = 1, words = 1, sum = 1, out = 1, spread = 1;
+  std::int64_t scratch = 1, norms = 1, words = 1, sum = 1, out = 1, spread = 1, channels = 1;
   if (entry_) {
     scratch = entry_->scratch_floats(kTile);
-    channels = entry_->largest_channels();
+    norms = entry_->largest_channels();
   }
   for (std::size_t l = 0; l < stages_.size(); ++l) {
     const NodeStage& stage = *stages_[l];
@@ -78,7 +78,8 @@ void CpuNodeProber::reserve(std::int64_t samples) {
     kept.noise.resize(samples);
     kept.changes.assign(tasks_of(samples) * stage.probes * stage.channels, 0.0);
     scratch = std::max(scratch, stage.largest_scratch(kTile));
-    channels = std::max(channels, stage.largest_channels());
+    norms = std::max(norms, stage.largest_channels());
+    channels = std::max(channels, stage.channels);
     words = std::max(words, stage.sign_words());
     sum = std::max(sum, stage.sum_floats);
     out = std::max(out, stage.out_floats);
@@ -90,13 +91,14 @@ void CpuNodeProber::reserve(std::int64_t samples) {
   }
   for (auto& workspace : workspaces_) {
     reserve_floats(workspace->scratch, scratch);
-    reserve_floats(workspace->statistics, 2 * channels);
+    reserve_floats(workspace->statistics, 2 * norms);
     reserve_floats(workspace->words, kTile * words);
     reserve_floats(workspace->noisy, kTile * sum);
     reserve_floats(workspace->errors, kTile * sum);
     reserve_floats(workspace->out, kTile * out);
     reserve_floats(workspace->planes, kTile * out);
     reserve_floats(workspace->spread, kTile * spread);
+    reserve_floats(workspace->changes, kTile * channels);
     reserve_floats(workspace->logits, kTile * classes_);
   }
 }
@@ -148,161 +150,178 @@ const float* CpuNodeProber::load(const Block& block) {
   return out;
 }
 
+CpuNodeProber::Tile CpuNodeProber::tile_of(const Block& block, std::int64_t task,
+                                           int thread) const {
+  const std::int64_t first = task * kTile;
+  return {block, task, first, std::min(kTile, block.count - first), *workspaces_[thread]};
+}
+
 void CpuNodeProber::run_block(const Block& block, std::vector<std::vector<float>>& gradients) {
   reserve(block.count);
   const float* in = load(block);
   const std::int64_t tasks = tasks_of(block.count);
-  pool_->run(tasks, [&](std::int64_t task, int thread) {
-    const std::int64_t first = task * kTile;
-    run_leader(block, in, first, std::min(kTile, block.count - first), *workspaces_[thread]);
-  });
+  pool_->run(tasks,
+             [&](std::int64_t task, int thread) { run_leader(tile_of(block, task, thread), in); });
   std::vector<std::pair<std::size_t, std::int64_t>> jobs;  // stage, task
   for (std::size_t l = 0; l < stages_.size(); ++l)
     for (std::int64_t task = 0; stages_[l]->probes > 0 && task < tasks; ++task)
       jobs.emplace_back(l, task);
   pool_->run(static_cast<std::int64_t>(jobs.size()), [&](std::int64_t job, int thread) {
-    disturb(block, jobs[job].first, jobs[job].second, *workspaces_[thread]);
+    disturb(jobs[job].first, tile_of(block, jobs[job].second, thread));
   });
   gather_gradients(block.count, gradients);
 }
 
 // One tile through the undisturbed market; keeps inputs and sums, and the output layer's errors.
-void CpuNodeProber::run_leader(const Block& block, const float* in, std::int64_t first,
-                               std::int64_t count, Workspace& workspace) {
-  float* scratch = floats(workspace.scratch);
-  float* statistics = floats(workspace.statistics);
+void CpuNodeProber::run_leader(const Tile& tile, const float* in) {
+  float* scratch = floats(tile.workspace.scratch);
+  float* statistics = floats(tile.workspace.statistics);
   const auto input_of = [&](std::size_t l) {
-    return floats(kept_[l].in) + first * stages_[l]->in_floats;
+    return floats(kept_[l].in) + tile.first * stages_[l]->in_floats;
   };
-  const float* tile = in + first * in_floats_;
+  in += tile.first * in_floats_;
   if (entry_)
-    entry_->run(0, count, tile, input_of(0), scratch, statistics);
+    entry_->run(0, tile.count, in, input_of(0), scratch, statistics);
   else
-    std::copy_n(tile, count * in_floats_, input_of(0));
+    std::copy_n(in, tile.count * in_floats_, input_of(0));
   for (std::size_t l = 0; l < stages_.size(); ++l) {
     const NodeStage& stage = *stages_[l];
-    float* sum = floats(kept_[l].sum) + first * stage.sum_floats;
-    stage.sum().run(0, count, input_of(l), sum, scratch, statistics);
-    if (stage.trained) keep(l, first, count);
-    if (!stage.last) stage.channelwise().run(0, count, sum, input_of(l + 1), scratch, statistics);
+    float* sum = floats(kept_[l].sum) + tile.first * stage.sum_floats;
+    stage.sum().run(0, tile.count, input_of(l), sum, scratch, statistics);
+    if (stage.trained) keep(l, tile);
+    if (!stage.last)
+      stage.channelwise().run(0, tile.count, sum, input_of(l + 1), scratch, statistics);
   }
-  for (std::int64_t b = first; b < first + count; ++b)
-    close_form(block, b, floats(kept_.back().sum) + b * classes_);
+  for (std::int64_t b = 0; b < tile.count; ++b) close_form(tile, b);
 }
 
 // What the gradient of a stage needs of a tile: its input, and the size of the noise, in units of
 // the layer's own root mean square on the sample.
-void CpuNodeProber::keep(std::size_t l, std::int64_t first, std::int64_t count) {
+void CpuNodeProber::keep(std::size_t l, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
+  const WeightGradient& gradient = stage.weight_gradient();
   Kept& kept = kept_[l];
-  for (std::int64_t b = first; b < first + count; ++b) {
-    stage.weight_gradient().store_input(
-        floats(kept.in) + b * stage.in_floats,
-        floats(kept.padded) + b * stage.weight_gradient().input_floats());
+  for (std::int64_t b = tile.first; b < tile.first + tile.count; ++b) {
+    gradient.store_input(floats(kept.in) + b * stage.in_floats,
+                         floats(kept.padded) + b * gradient.input_floats());
     const double rms = root_mean_square(floats(kept.sum) + b * stage.sum_floats, stage.sum_floats);
-    kept.noise[b] = scale_ * static_cast<float>(rms > 0 ? rms : 1.0);
+    kept.noise[b] = scale_ * static_cast<float>(rms < kSilence ? 1.0 : rms);
   }
 }
 
-double CpuNodeProber::loss(const Block& block, std::int64_t sample, const float* logits) const {
-  const Labels& labels = *block.labels;
-  return kernels_.cross_entropy({logits, classes_, 1, classes_, labels.data + block.first + sample,
+// Of sample b of a tile.
+double CpuNodeProber::loss(const Tile& tile, std::int64_t b, const float* logits) const {
+  const Labels& labels = *tile.block.labels;
+  const std::int32_t* label = labels.data + tile.block.first + tile.first + b;
+  return kernels_.cross_entropy({logits, classes_, 1, classes_, label,
                                  labels.ignore_index.has_value(), labels.ignore_index.value_or(0),
                                  0.0});
 }
 
-// Loss, and its derivative by the logits: softmax minus one-hot.
-void CpuNodeProber::close_form(const Block& block, std::int64_t sample, const float* logits) {
-  losses_[sample] = loss(block, sample, logits);
-  const Labels& labels = *block.labels;
-  const std::int32_t label = labels.data[block.first + sample];
-  std::vector<float> errors(classes_, 0.0f);
-  if (!(labels.ignore_index && label == *labels.ignore_index)) {
+// Loss of sample b of a tile, and its derivative by the logits: softmax minus one-hot.
+void CpuNodeProber::close_form(const Tile& tile, std::int64_t b) {
+  const std::int64_t sample = tile.first + b;
+  const float* logits = floats(kept_.back().sum) + sample * classes_;
+  losses_[sample] = loss(tile, b, logits);
+  const Labels& labels = *tile.block.labels;
+  const std::int32_t label = labels.data[tile.block.first + sample];
+  float* errors = floats(tile.workspace.errors);
+  if (labels.ignore_index && label == *labels.ignore_index) {
+    std::fill_n(errors, classes_, 0.0f);
+  } else {
     const float largest = *std::max_element(logits, logits + classes_);
     double total = 0;
-    for (std::int64_t c = 0; c < classes_; ++c) total += std::exp(logits[c] - largest);
-    for (std::int64_t c = 0; c < classes_; ++c)
-      errors[c] = static_cast<float>(std::exp(logits[c] - largest) / total);
+    for (std::int64_t c = 0; c < classes_; ++c) total += errors[c] = std::exp(logits[c] - largest);
+    for (std::int64_t c = 0; c < classes_; ++c) errors[c] = static_cast<float>(errors[c] / total);
     errors[label] -= 1.0f;
   }
-  stages_.back()->weight_gradient().store_errors(errors.data(), 1.0f, sample, block.count,
+  stages_.back()->weight_gradient().store_errors(errors, 1.0f, sample, tile.block.count,
                                                  floats(kept_.back().panel));
 }
 
 // All probes of a stage on one tile; leaves the tile's errors in the panel.
-void CpuNodeProber::disturb(const Block& block, std::size_t l, std::int64_t task,
-                            Workspace& workspace) {
+void CpuNodeProber::disturb(std::size_t l, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
-  const std::int64_t first = task * kTile, count = std::min(kTile, block.count - first);
-  float* errors = floats(workspace.errors);
-  std::fill_n(errors, count * stage.sum_floats, 0.0f);
+  Kept& kept = kept_[l];
+  const float* changes = floats(tile.workspace.changes);  // (count, channels)
+  const auto* words = reinterpret_cast<const std::uint32_t*>(tile.workspace.words.get());
+  float* errors = floats(tile.workspace.errors);
+  std::fill_n(errors, tile.count * stage.sum_floats, 0.0f);
   for (std::int64_t k = 0; k < stage.probes; ++k) {
-    follow(block, l, first, count, k, workspace);
-    const float* changes = floats(workspace.noisy);  // (count, channels), see follow
-    double* sums = kept_[l].changes.data() + (task * stage.probes + k) * stage.channels;
-    for (std::int64_t b = 0; b < count; ++b) {
-      const auto* words = reinterpret_cast<const std::uint32_t*>(workspace.words.get());
-      kernels_.accumulate_signs(changes + b * stage.channels, words + b * stage.sign_words(),
-                                stage.pixels, stage.channels, errors + b * stage.sum_floats);
-      for (std::int64_t c = 0; c < stage.channels; ++c) sums[c] += changes[b * stage.channels + c];
+    add_noise(l, k, tile);
+    follow(l, k, tile);
+    double* sums = kept.changes.data() + (tile.task * stage.probes + k) * stage.channels;
+    for (std::int64_t b = 0; b < tile.count; ++b) {
+      const float* own = changes + b * stage.channels;
+      kernels_.accumulate_signs(own, words + b * stage.sign_words(), stage.pixels, stage.channels,
+                                errors + b * stage.sum_floats);
+      for (std::int64_t c = 0; c < stage.channels; ++c) sums[c] += own[c];
     }
   }
-  for (std::int64_t b = 0; b < count; ++b) {
-    const float scale = 1.0f / (static_cast<float>(stage.probes) * kept_[l].noise[first + b]);
-    stage.weight_gradient().store_errors(errors + b * stage.sum_floats, scale, first + b,
-                                         block.count, floats(kept_[l].panel));
+  for (std::int64_t b = 0; b < tile.count; ++b) {
+    const std::int64_t sample = tile.first + b;
+    const float scale = 1.0f / (static_cast<float>(stage.probes) * kept.noise[sample]);
+    stage.weight_gradient().store_errors(errors + b * stage.sum_floats, scale, sample,
+                                         tile.block.count, floats(kept.panel));
   }
 }
 
-// Disturbs all channels of a tile at once, then follows each alone to its loss. The loss changes,
-// (count, channels), take the place of the disturbed values.
-void CpuNodeProber::follow(const Block& block, std::size_t l, std::int64_t first,
-                           std::int64_t count, std::int64_t k, Workspace& workspace) {
+// Disturbs every sum of a tile; the signs stay behind in `words`.
+void CpuNodeProber::add_noise(std::size_t l, std::int64_t probe, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
-  auto* words = reinterpret_cast<std::uint32_t*>(workspace.words.get());
-  for (std::int64_t b = 0; b < count; ++b) {
-    std::uint32_t* own = words + b * stage.sign_words();
-    const auto sample = static_cast<std::uint32_t>(block.first + first + b);
-    kernels_.random_words(stage.key(k), sample, stage.sign_words(), own);
-    kernels_.add_signs(floats(kept_[l].sum) + (first + b) * stage.sum_floats, own,
-                       kept_[l].noise[first + b], stage.pixels, stage.channels,
-                       floats(workspace.noisy) + b * stage.sum_floats);
+  auto* words = reinterpret_cast<std::uint32_t*>(tile.workspace.words.get());
+  float* noisy = floats(tile.workspace.noisy);
+  for (std::int64_t b = 0; b < tile.count; ++b, words += stage.sign_words()) {
+    const std::int64_t sample = tile.first + b;
+    kernels_.random_words(stage.key(probe), static_cast<std::uint32_t>(tile.block.first + sample),
+                          stage.sign_words(), words);
+    kernels_.add_signs(floats(kept_[l].sum) + sample * stage.sum_floats, words,
+                       kept_[l].noise[sample], stage.pixels, stage.channels,
+                       noisy + b * stage.sum_floats);
   }
-  stage.channelwise().run(k + 1, count, floats(workspace.noisy), floats(workspace.out),
+}
+
+// The disturbed channels of a tile up to the next contraction, all at once, and from there on each
+// alone to its loss.
+void CpuNodeProber::follow(std::size_t l, std::int64_t probe, const Tile& tile) {
+  const NodeStage& stage = *stages_[l];
+  Workspace& workspace = tile.workspace;
+  stage.channelwise().run(probe + 1, tile.count, floats(workspace.noisy), floats(workspace.out),
                           floats(workspace.scratch), floats(workspace.statistics));
-  const float* base = floats(kept_[l + 1].in) + first * stage.out_floats;
+  const float* out = floats(workspace.out);
+  const float* base = floats(kept_[l + 1].in) + tile.first * stage.out_floats;
   const std::int64_t each = stage.out_pixels;
+  float* plane = floats(workspace.planes);  // (channels, count, out_pixels)
   for (std::int64_t c = 0; c < stage.channels; ++c)
-    for (std::int64_t b = 0; b < count; ++b) {
+    for (std::int64_t b = 0; b < tile.count; ++b, plane += each) {
       const std::int64_t at = b * stage.out_floats + c * each;
-      float* plane = floats(workspace.planes) + (c * count + b) * each;
-      for (std::int64_t p = 0; p < each; ++p)
-        plane[p] = floats(workspace.out)[at + p] - base[at + p];
+      for (std::int64_t p = 0; p < each; ++p) plane[p] = out[at + p] - base[at + p];
     }
-  for (std::int64_t c = 0; c < stage.channels; ++c) measure(block, l, first, count, c, workspace);
+  for (std::int64_t c = 0; c < stage.channels; ++c) measure(l, c, tile);
 }
 
 // The loss changes of one disturbed channel on a tile.
-void CpuNodeProber::measure(const Block& block, std::size_t l, std::int64_t first,
-                            std::int64_t count, std::int64_t channel, Workspace& workspace) {
+void CpuNodeProber::measure(std::size_t l, std::int64_t channel, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
-  const std::int64_t sum = stages_[l + 1]->sum_floats;
-  float* spread = floats(workspace.spread);
+  Workspace& workspace = tile.workspace;
+  const std::int64_t next = stages_[l + 1]->sum_floats;
+  float* sum = floats(workspace.spread);
   float* scratch = floats(workspace.scratch);
-  stage.spread().run(channel, count, floats(workspace.planes) + channel * count * stage.out_pixels,
-                     spread, scratch, nullptr);
-  kernels_.float32.add(floats(kept_[l + 1].sum) + first * sum, spread, spread, count * sum,
+  stage.spread().run(channel, tile.count,
+                     floats(workspace.planes) + channel * tile.count * stage.out_pixels, sum,
+                     scratch, nullptr);
+  kernels_.float32.add(floats(kept_[l + 1].sum) + tile.first * next, sum, sum, tile.count * next,
                        stage.relu_first());
-  const float* logits = spread;
+  const float* logits = sum;
   if (stage.tail()) {
-    stage.tail()->run(0, count, spread, floats(workspace.logits), scratch,
+    stage.tail()->run(0, tile.count, sum, floats(workspace.logits), scratch,
                       floats(workspace.statistics));
     logits = floats(workspace.logits);
   }
-  float* changes = floats(workspace.noisy);
-  for (std::int64_t b = 0; b < count; ++b)
-    changes[b * stage.channels + channel] =
-        static_cast<float>(loss(block, first + b, logits + b * classes_) - losses_[first + b]);
+  float* changes = floats(workspace.changes) + channel;
+  for (std::int64_t b = 0; b < tile.count; ++b)
+    changes[b * stage.channels] =
+        static_cast<float>(loss(tile, b, logits + b * classes_) - losses_[tile.first + b]);
 }
 
 void CpuNodeProber::gather_gradients(std::int64_t count,

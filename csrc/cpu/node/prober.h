@@ -23,9 +23,14 @@ class CpuNodeProber : public NodeProber {
                std::vector<std::vector<float>>& gradients) override;
 
  private:
-  // What one thread works in.
+  // What one thread works in, for one tile of samples.
   struct Workspace {
-    Buffer scratch, statistics, words, noisy, out, planes, spread, logits, errors;
+    Buffer scratch, statistics;  // of programs
+    Buffer words, noisy;         // signs, and disturbed sums channels-last
+    Buffer out, planes;          // what they turn into, and its changes channel by channel
+    Buffer spread, logits;       // of one disturbed channel: the next sums, and the answers
+    Buffer changes;              // (tile, channels) of the loss
+    Buffer errors;               // (tile, sum) channels-last
   };
   // What one stage keeps of a block of samples.
   struct Kept {
@@ -43,20 +48,25 @@ class CpuNodeProber : public NodeProber {
     std::int64_t first = 0, count = 0;
   };
 
+  struct Tile {
+    const Block& block;
+    std::int64_t task, first, count;  // samples of the block
+    Workspace& workspace;
+  };
+
   void reserve(std::int64_t samples);
   const float* load(const Block& block);
+  Tile tile_of(const Block& block, std::int64_t task, int thread) const;
   void run_block(const Block& block, std::vector<std::vector<float>>& gradients);
-  void run_leader(const Block& block, const float* in, std::int64_t first, std::int64_t count,
-                  Workspace& workspace);
-  void keep(std::size_t stage, std::int64_t first, std::int64_t count);
-  void close_form(const Block& block, std::int64_t sample, const float* logits);
-  void disturb(const Block& block, std::size_t stage, std::int64_t task, Workspace& workspace);
-  void follow(const Block& block, std::size_t stage, std::int64_t first, std::int64_t count,
-              std::int64_t probe, Workspace& workspace);
-  void measure(const Block& block, std::size_t stage, std::int64_t first, std::int64_t count,
-               std::int64_t channel, Workspace& workspace);
+  void run_leader(const Tile& tile, const float* in);
+  void keep(std::size_t stage, const Tile& tile);
+  void close_form(const Tile& tile, std::int64_t b);
+  void disturb(std::size_t stage, const Tile& tile);
+  void add_noise(std::size_t stage, std::int64_t probe, const Tile& tile);
+  void follow(std::size_t stage, std::int64_t probe, const Tile& tile);
+  void measure(std::size_t stage, std::int64_t channel, const Tile& tile);
   void gather_gradients(std::int64_t count, std::vector<std::vector<float>>& gradients);
-  double loss(const Block& block, std::int64_t sample, const float* logits) const;
+  double loss(const Tile& tile, std::int64_t b, const float* logits) const;
 
   Models models_;
   const KernelTable& kernels_;

@@ -62,10 +62,10 @@ void Segment::run(std::int64_t variant, std::int64_t samples, const float* in, f
 }
 
 NodeStage::NodeStage(const Models& models, const Chain& chain, std::size_t index,
-                     std::int64_t probe_count, const KernelTable& kernels)
-    : probes(index + 1 == chain.stages.size() ? 0 : probe_count),
-      spec(chain.stages[index].contraction.spec),
+                     const std::vector<std::int64_t>& counts, const KernelTable& kernels)
+    : spec(chain.stages[index].contraction.spec),
       last(index + 1 == chain.stages.size()),
+      probes(last ? 0 : counts[spec] - 1),
       trained(last || probes > 0),
       channels(chain.stages[index].channels()),
       pixels(chain.stages[index].pixels()),
@@ -86,6 +86,10 @@ NodeStage::NodeStage(const Models& models, const Chain& chain, std::size_t index
   rest_slice_ = std::make_unique<Slice>(models, stage.channelwise);
   rest_ = std::make_unique<Segment>(kernels, stage.sum, image_layout(stage.sum), true,
                                     rest_slice_->model());
+  learns_.resize(rest_slice_->sources().size());
+  for (std::size_t id = 0; id < learns_.size(); ++id)
+    learns_[rest_slice_->model().offset(static_cast<int>(id)) / channels] =
+        counts[rest_slice_->sources()[id].spec] > 1;
   if (probes == 0) return;
   build_spread(models, chain, index);
   build_tail(models, chain, index);
@@ -143,8 +147,8 @@ void NodeStage::prepare(const Models& models, const std::vector<std::uint64_t>& 
   if (tail_) tail_->pack(nullptr, 1);
 }
 
-// Variant 0 is the leader's; variant k + 1 moves every parameter of the channelwise ops by `scale`,
-// their values being of the order of one, with signs that are orthogonal over the probes.
+// Variant 0 is the leader's; variant k + 1 moves every channelwise parameter that learns by
+// `scale`, their values being of the order of one, with signs that are orthogonal over the probes.
 void NodeStage::prepare_channelwise() {
   const Model& model = rest_slice_->model();
   const std::int64_t n = model.parameter_count();
@@ -155,13 +159,15 @@ void NodeStage::prepare_channelwise() {
   auto values = std::make_shared<std::vector<float>>((probes + 1) * n);
   for (std::int64_t k = -1; k < probes; ++k)
     for (std::int64_t i = 0; i < n; ++i)
-      (*values)[(k + 1) * n + i] = model.values()[i] + (k < 0 ? 0 : scale_ * sign(i, k, channels));
+      (*values)[(k + 1) * n + i] =
+          model.values()[i] + (k >= 0 && learns(i) ? scale_ * sign(i, k) : 0);
   rest_->pack(values, probes + 1);
 }
 
-// Of element i of the flat parameters, (parameters, channels), in probe k.
-float NodeStage::sign(std::int64_t i, std::int64_t k, std::int64_t channel_count) const {
-  const auto walsh = static_cast<std::uint64_t>(k & (i / channel_count + 1));
+// Of element i of the flat channelwise parameters, (parameters, channels), in probe k: a row of a
+// Walsh matrix per parameter.
+float NodeStage::sign(std::int64_t i, std::int64_t k) const {
+  const auto walsh = static_cast<std::uint64_t>(k & (i / channels + 1));
   const bool flip = (flips_[i / 32] >> (i % 32) & 1u) != 0;
   return (std::popcount(walsh) % 2 != 0) != flip ? -1.0f : 1.0f;
 }
@@ -197,11 +203,12 @@ void NodeStage::add_channelwise(const std::vector<double>& changes,
   for (std::size_t id = 0; id < rest_slice_->sources().size(); ++id) {
     const Slice::Source& source = rest_slice_->sources()[id];
     const std::int64_t first = model.offset(static_cast<int>(id));
+    if (!learns(first)) continue;
     float* out = gradients[source.spec].data() + models[source.spec]->offset(source.id);
     for (std::int64_t c = 0; c < channels; ++c) {
       double sum = 0;
       for (std::int64_t k = 0; k < probes; ++k)
-        sum += changes[k * channels + c] * sign(first + c, k, channels);
+        sum += changes[k * channels + c] * sign(first + c, k);
       out[c] += static_cast<float>(sum / (static_cast<double>(probes) * scale_));
     }
   }

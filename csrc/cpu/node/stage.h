@@ -40,13 +40,14 @@ class Segment {
 
 class NodeStage {
  public:
-  // Stage `index` of a chain, disturbed `probes` times; the last stage never is.
-  NodeStage(const Models& models, const Chain& chain, std::size_t index, std::int64_t probes,
-            const KernelTable& kernels);
+  // Stage `index` of a chain, disturbed once per vendor of its contraction's spec beyond the
+  // leader; the last stage never is. counts: vendors per spec.
+  NodeStage(const Models& models, const Chain& chain, std::size_t index,
+            const std::vector<std::int64_t>& counts, const KernelTable& kernels);
 
-  const std::int64_t probes;
   const int spec;
-  const bool last;     // the market's output layer
+  const bool last;  // the market's output layer
+  const std::int64_t probes;
   const bool trained;  // has a gradient
   const std::int64_t channels, pixels, out_pixels, in_floats, sum_floats, out_floats;
 
@@ -62,8 +63,8 @@ class NodeStage {
   bool relu_first() const { return relu_first_; }        // the tail wants its input clamped
   const WeightGradient& weight_gradient() const { return *gradient_; }
 
-  // Adds gradients: of the contraction from the result of weight_gradient, and, from the summed
-  // loss changes (probes, channels) of every task, those of the channelwise parameters.
+  // Adds gradients: of the contraction from the result of weight_gradient, and, from the loss
+  // changes (probes, channels) summed over samples, those of the channelwise parameters.
   void add_contraction(const float* result, const float* panel, std::int64_t samples,
                        std::vector<std::vector<float>>& gradients, const Models& models) const;
   void add_channelwise(const std::vector<double>& changes,
@@ -76,7 +77,8 @@ class NodeStage {
   void build_tail(const Models& models, const Chain& chain, std::size_t index);
   void prepare_channelwise();
   void prepare_spread(const Models& models);
-  float sign(std::int64_t parameter, std::int64_t probe, std::int64_t channel) const;
+  bool learns(std::int64_t element) const { return learns_[element / channels]; }
+  float sign(std::int64_t element, std::int64_t probe) const;
 
   const KernelTable& kernels_;
   const Link contraction_;
@@ -87,6 +89,7 @@ class NodeStage {
   std::unique_ptr<WeightGradient> gradient_;
   bool relu_first_ = false;
   std::vector<std::uint64_t> keys_;   // per probe
+  std::vector<bool> learns_;          // channelwise parameters: not those of a frozen spec
   std::vector<std::uint32_t> flips_;  // random signs of (parameter, channel)
   float scale_ = 0;
 };

@@ -74,7 +74,7 @@ constexpr int resident_blocks(int rows, int columns) {
 }
 
 template <class T, int Rows, int Columns, template <class, int> class Loader>
-__global__ void __launch_bounds__(kThreads, resident_blocks(Rows, Columns))
+__global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
     contract_kernel(ContractArgs args) {
   using Shape = Tile<T, Rows, Columns>;
   __shared__ Addresses<Rows, Columns> addresses;
@@ -144,9 +144,10 @@ void launch_shape(const ContractArgs& args, const Target& target) {
   if (columns <= 32 && least <= 32) return launch_tiles<T, 128, 32, Loader>(args, target);
   if (columns > 64 && (rows <= 32 || least > 64))
     return launch_tiles<T, 32, 128, Loader>(args, target);
-  if constexpr (sizeof(T) == 2) {  // float32 would run out of registers
-    constexpr std::int64_t kNeeded =
-        Tile<T, 128, 128>::kSharedBytes + static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
+  constexpr std::int64_t kNeeded =
+      Tile<T, 128, 128>::kSharedBytes + static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
+  // float32 would run out of registers
+  if constexpr (sizeof(T) == 2 && kNeeded <= kMostSharedBytes) {
     if (columns > 64 && kNeeded <= target.device.shared_bytes)
       return launch_tiles<T, 128, 128, Loader>(args, target);
   }

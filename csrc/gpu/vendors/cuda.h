@@ -9,11 +9,16 @@
 #include <tuple>
 #include <utility>
 
+// Threads of a block, and how many blocks a multiprocessor should have registers for.
+#define MP_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "cuda";
 inline constexpr int kWarpSize = 32;
 inline constexpr bool kHasAsyncCopy = true;
+// Of one block, on the chip that has most; DeviceInfo says what this one has.
+inline constexpr std::int64_t kMostSharedBytes = 227 * 1024;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
 template <class T>

@@ -11,6 +11,10 @@
 
 #include "gpu/vendors/hip_names.h"
 
+// HIP's second bound counts warps of a SIMD instead of blocks; left to the compiler, nothing
+// spills.
+#define MP_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads)
+
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "hip";
@@ -21,6 +25,8 @@ inline constexpr int kWarpSize = 64;
 inline constexpr int kWarpSize = 32;
 #endif
 inline constexpr bool kHasAsyncCopy = false;
+// Of one block, on every chip we name.
+inline constexpr std::int64_t kMostSharedBytes = 64 * 1024;
 
 template <class T>
 __device__ __forceinline__ T shuffle(T value, int lane) {

@@ -1,7 +1,8 @@
 // The one header through which device code sees its vendor. Sources are written in CUDA's spelling;
 // what differs between vendors lives in this folder and nowhere else. Each vendor defines
-//   kVendor, kWarpSize, kHasAsyncCopy
+//   kVendor, kWarpSize, kHasAsyncCopy, kMostSharedBytes
 //   shuffle, shuffle_xor, shuffle_down, any_lane, all_lanes, sync_warp   over all lanes of a warp
+//   MP_LAUNCH_BOUNDS(threads, blocks)   as __launch_bounds__ of a kernel
 //   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
 //   copy16_async, copy_async_commit, copy_async_wait<N>
 //   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h

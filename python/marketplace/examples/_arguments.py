@@ -280,5 +280,6 @@ def add_logs(group: _Group) -> None:
         type=Path,
         metavar="FILE",
         help="write down every step, so that `python -m marketplace replay FILE` rebuilds the "
-        "weights of any of them; replaced at step 0, continued with --resume",
+        "weights of any of them; four bytes a vendor and step (plan node: a parameter and step); "
+        "replaced at step 0, continued with --resume",
     )
