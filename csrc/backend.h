@@ -31,7 +31,7 @@ struct Plan {
 struct VendorWeights {
   enum class Kind {
     base,      // W
-    seeded,    // W + uniform(-amplitude, amplitude) from seeds[v]; seed 0 adds nothing
+    seeded,    // W + uniform(-a, a) from seeds[v], a = seeded_amplitude(v); seed 0 adds nothing
     scaled,    // W + scales[v] * values, values one flat direction (n,)
     explicit_  // values[v], (V, n) instead of W
   };
@@ -41,6 +41,13 @@ struct VendorWeights {
   float amplitude = 0;
   std::vector<float> scales;
   std::shared_ptr<const std::vector<float>> values;
+  // seeded: vendors 2, 4, ... have the seeds of vendors 1, 3, ... and the opposite deltas
+  bool antithetic = false;
+
+  // A negative amplitude is the exact negative of the delta: (2a) u - a rounds alike both ways.
+  float seeded_amplitude(std::int64_t vendor) const {
+    return antithetic && vendor > 0 && vendor % 2 == 0 ? -amplitude : amplitude;
+  }
 };
 
 // Samples as they arrive: (input_count, B, *sample_shape), row-major.

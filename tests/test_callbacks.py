@@ -1,9 +1,14 @@
 """Watching a run: the status, and logs as files."""
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import resource
+import struct
+import sys
+import termios
 
 import numpy as np
 import pytest
@@ -294,3 +299,36 @@ def test_quiet_says_nothing(capsys):
     train(make(), [bar], 2, {"testing/accuracy": 1})
     bar.note("nothing")
     assert capsys.readouterr() == ("", "")
+
+
+def read_all(terminal):
+    """Read what was written to a terminal whose other end is closed."""
+    parts = []
+    with contextlib.suppress(OSError):  # how such a terminal ends
+        while part := os.read(terminal, 1 << 16):
+            parts.append(part)
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize(
+    ("columns", "steps", "shown", "left_out"),
+    [
+        (120, 2, ["2/2 |", "loss", "accuracy 50.00 %", "steps/s", "GFLOP/s"], []),
+        (60, 2, ["2/2 |", "loss"], ["GFLOP/s"]),
+        (30, 2, ["2 · loss"], ["|", "accuracy"]),
+        (120, None, ["2 steps · loss", "GFLOP/s"], ["|"]),
+    ],
+)
+def test_a_terminal_gets_what_it_has_room_for(monkeypatch, columns, steps, shown, left_out):
+    main_end, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        options = {"steps": steps, "flops_per_step": 10**9}
+        train(make(), [ProgressBar()], 2, {"testing/accuracy": 50}, **options)
+        monkeypatch.undo()
+    last = read_all(main_end).rstrip().splitlines()[-1]
+    missing = [text for text in shown if text not in last]
+    assert (missing, [text for text in left_out if text in last]) == ([], []), last
+    assert len(last) <= columns

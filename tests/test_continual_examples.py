@@ -85,14 +85,26 @@ def test_a_run_is_a_learner_on_a_stream(base, tmp_path):
     """What the example does, spelt out with the public API."""
     written = tmp_path / "state.safetensors"
     rates = ["--lr", 0.2, "--lr-decay", 0.1, "--probe-scale", 0.5, "--new-class-weight", 2]
-    options = [*rates, "--base", base, "--steps", 3, "--checkpoint", written, "--seed", 4]
+    options = [
+        *rates,
+        "--probe-share",
+        0.8,
+        "--base",
+        base,
+        "--steps",
+        3,
+        "--checkpoint",
+        written,
+        "--seed",
+        4,
+    ]
     assert run("digits", *options, "--quiet") == 0
     market = mnist.make_market((2, 3, 4))
     mp.checkpoint.load_checkpoint(market, base)
     opt = mp.Optimizer(
         market, 0.2, probe_scale=0.5, plan="scatter", seed=4, control_variate=True, threads=1
     )
-    learner = mp.continual.Learner(opt, new_classes=[9], new_class_weight=2)
+    learner = mp.continual.Learner(opt, new_classes=[9], new_class_weight=2, probe_share=0.8)
     stream = Stream(held_back(data.load("mnist"), 9), 12, 3, 4)
     for step in range(3):
         opt.learning_rate = 0.2 * 0.9**step
@@ -138,15 +150,21 @@ def test_a_base_model_is_trained_and_can_be_kept(monkeypatch, tmp_path, capsys):
 
 
 def test_the_target_is_new_known_and_old_kept():
-    points = [
-        _continual.Point(step, _continual.Accuracy(old, new), None, None)
-        for step, old, new in ((0, 95.0, 10.0), (5, 93.9, 95.0), (10, 94.0, 89.9), (15, 94.0, 90.0))
-    ]
-    start = points[0].accuracy
-    outcome = _continual.Outcome(start, start, points, 1.0, False)
-    assert outcome.steps_to_target == 15
-    outcome.history.pop()
-    assert outcome.steps_to_target is None
+    start = _continual.Accuracy(95.0, 10.0)
+    for old, new, slack, reached in (
+        (94.0, 90.0, 0, True), (93.9, 95.0, 0, False), (94.0, 89.9, 0, False),
+        (93.0, 89.0, 1, True), (92.9, 95.0, 1, False), (94.0, 88.9, 1, False),
+    ):  # fmt: skip
+        assert _continual.Accuracy(old, new).reaches(start, slack) == reached
+
+
+@pytest.mark.parametrize(("least", "step"), [(-1, 2), (101, None), (103, None)])
+def test_the_target_counts_once_confirmed(monkeypatch, base, tmp_path, least, step):
+    """At 101 % some images could misjudge it, all cannot; at 103 % none is asked."""
+    monkeypatch.setattr(_continual, "TARGET_NEW", least)
+    monkeypatch.setattr(_continual, "TARGET_LOSS", 100)
+    arguments = ("--base", base, "--steps", 5, "--quiet")
+    assert run_json("digits", tmp_path / "out.json", *arguments)["steps_to_target"] == step
 
 
 def test_one_number_means_every_spec(base, tmp_path):

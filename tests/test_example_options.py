@@ -156,7 +156,7 @@ def test_rates_follow_their_schedule(monkeypatch, arguments, schedule):
 
 def test_the_meta_learning_rate_follows_the_schedule_instead():
     options = options_of("--meta-lr", 0.4, "--lr-schedule", "cosine", "--steps", 4)
-    _, opt = _setup.set_up(options, mnist.DEFAULTS, options.structure)
+    _, opt = _setup.set_up(options, mnist.DEFAULTS, options.structure, (1, 28, 28))
     dataset = data.load()
     for _ in range(3):
         _run._step(opt, dataset, options)

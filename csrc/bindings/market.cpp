@@ -19,10 +19,11 @@ std::shared_ptr<const std::vector<float>> shared_values(const Array<float>& valu
   return std::make_shared<const std::vector<float>>(to_vector(values));
 }
 
-VendorWeights seeded(const Array<std::uint64_t>& seeds, float amplitude) {
+VendorWeights seeded(const Array<std::uint64_t>& seeds, float amplitude, bool antithetic) {
   if (seeds.ndim() != 1 || seeds.size() < 1)
     fail("vendors", "seeds (V,)", py::str(seeds.attr("shape")).cast<std::string>());
-  return {VendorWeights::Kind::seeded, seeds.size(), to_vector(seeds), amplitude, {}, {}};
+  return {
+      VendorWeights::Kind::seeded, seeds.size(), to_vector(seeds), amplitude, {}, {}, antithetic};
 }
 
 VendorWeights scaled(const Array<float>& direction, const Array<float>& scales) {
@@ -30,14 +31,14 @@ VendorWeights scaled(const Array<float>& direction, const Array<float>& scales) 
     fail("vendors", "direction (n,) and scales (V,)",
          py::str(direction.attr("shape")).cast<std::string>() + " and " +
              py::str(scales.attr("shape")).cast<std::string>());
-  return {VendorWeights::Kind::scaled, scales.size(),           {}, 0,
-          to_vector(scales),           shared_values(direction)};
+  return {VendorWeights::Kind::scaled, scales.size(), {}, 0, to_vector(scales),
+          shared_values(direction),    false};
 }
 
 VendorWeights explicit_values(const Array<float>& values) {
   if (values.ndim() != 2 || values.shape(0) < 1)
     fail("vendors", "values (V, n)", py::str(values.attr("shape")).cast<std::string>());
-  return {VendorWeights::Kind::explicit_, values.shape(0), {}, 0, {}, shared_values(values)};
+  return {VendorWeights::Kind::explicit_, values.shape(0), {}, 0, {}, shared_values(values), false};
 }
 
 std::string kind_name(const VendorWeights& weights) {
@@ -61,7 +62,8 @@ void bind_weights(py::module_& module) {
             return weights;
           },
           py::arg("count"))
-      .def_static("seeded", &seeded, py::arg("seeds"), py::arg("amplitude"))
+      .def_static("seeded", &seeded, py::arg("seeds"), py::arg("amplitude"),
+                  py::arg("antithetic") = false)
       .def_static("scaled", &scaled, py::arg("direction"), py::arg("scales"))
       .def_static("explicit", &explicit_values, py::arg("values"))
       .def_property_readonly("count", [](const VendorWeights& self) { return self.count; })

@@ -161,11 +161,13 @@ PYBIND11_MODULE(_core, module) {
   module.def(
       "derive_seeds",
       [](std::uint64_t master, std::uint64_t generation, int spec, std::int64_t count,
-         bool keep_leader, std::uint64_t replica) {
-        return to_array(derive_seeds(master, generation, spec, count, keep_leader, replica));
+         bool keep_leader, std::uint64_t replica, bool antithetic) {
+        auto seeds = derive_seeds(master, generation, spec, count, keep_leader, replica);
+        if (antithetic) pair_seeds(seeds);
+        return to_array(seeds);
       },
       py::arg("master"), py::arg("generation"), py::arg("spec"), py::arg("count"),
-      py::arg("keep_leader"), py::arg("replica") = 0);
+      py::arg("keep_leader"), py::arg("replica") = 0, py::arg("antithetic") = false);
   module.def(
       "sample_upstream",
       [](std::uint64_t master, std::uint64_t generation, int spec, std::int64_t vendor_count,

@@ -23,7 +23,7 @@ std::shared_ptr<Optimizer> make_optimizer(
     const std::vector<std::int64_t>& upstream_sampling, const std::string& plan,
     float learning_rate, std::optional<float> probe_scale, std::optional<float> meta_learning_rate,
     std::uint64_t seed, const OptionalSeeds& seeds, bool control_variate, const std::string& update,
-    float momentum) {
+    float momentum, const std::string& shaping, bool antithetic) {
   std::optional<std::vector<std::vector<std::uint64_t>>> given;
   if (seeds) given = seed_vectors(*seeds);
   OptimizerOptions options;
@@ -35,6 +35,8 @@ std::shared_ptr<Optimizer> make_optimizer(
   options.control_variate = control_variate;
   options.rule.kind = rule_kind(update);
   options.rule.momentum = momentum;
+  options.shaping = shaping_kind(shaping);
+  options.antithetic = antithetic;
   return std::make_shared<Optimizer>(std::move(market), vendor_counts, upstream_sampling, options,
                                      given);
 }
@@ -146,8 +148,8 @@ std::int64_t keep_best(Optimizer& self, const Array<float>& loss,
 py::list coefficients(const Optimizer& self, const Array<float>& loss,
                       const Array<std::int32_t>& paths, const std::string& mode) {
   const Coefficients result =
-      direction_coefficients(self.options.plan, unit_vector_mode(mode), to_vector(loss),
-                             path_vector(self, paths), self.vendor_counts());
+      direction_coefficients(self.options.plan, unit_vector_mode(mode), self.options.shaping,
+                             to_vector(loss), path_vector(self, paths), self.vendor_counts());
   py::list out;
   for (const auto& values : result.values) out.append(to_array(values));
   return out;
@@ -220,6 +222,10 @@ void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
       .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
       .def_property_readonly("control_variate",
                              [](const Optimizer& self) { return self.options.control_variate; })
+      .def_property_readonly("antithetic",
+                             [](const Optimizer& self) { return self.options.antithetic; })
+      .def_property_readonly(
+          "shaping", [](const Optimizer& self) { return shaping_name(self.options.shaping); })
       .def_property_readonly(
           "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); })
       .def(
@@ -260,7 +266,8 @@ void bind_optimizer(py::module_& module) {
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
            py::arg("probe_scale"), py::arg("meta_learning_rate"), py::arg("seed"), py::arg("seeds"),
-           py::arg("control_variate"), py::arg("update"), py::arg("momentum"))
+           py::arg("control_variate"), py::arg("update"), py::arg("momentum"), py::arg("shaping"),
+           py::arg("antithetic"))
       .def(
           "sample_paths",
           [](const Optimizer& self, std::int64_t batch) {

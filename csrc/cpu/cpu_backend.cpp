@@ -129,11 +129,12 @@ class CpuBackend : public Backend {
       const std::uint64_t seed = weights.seeds[v];
       if (seed == 0 || coefficient == 0) continue;
       const std::uint32_t counter = model.counter(piece.id);
-      kernels_.accumulate_delta(seed, counter, weights.amplitude, coefficient, half, piece.first,
-                                full, lane0, lane1);
+      const float amplitude = weights.seeded_amplitude(v);
+      kernels_.accumulate_delta(seed, counter, amplitude, coefficient, half, piece.first, full,
+                                lane0, lane1);
       if (odd)
-        kernels_.accumulate_delta(seed, counter, weights.amplitude, coefficient, half,
-                                  piece.first + full, 1, lane0 + full, &unwanted);
+        kernels_.accumulate_delta(seed, counter, amplitude, coefficient, half, piece.first + full,
+                                  1, lane0 + full, &unwanted);
     }
   }
 

@@ -14,8 +14,8 @@ void vendor_parameter(const KernelTable& kernels, const Model& model, const Vend
     case VendorWeights::Kind::base: break;
     case VendorWeights::Kind::seeded:
       if (weights.seeds[vendor] == 0) break;
-      kernels.perturb(weights.seeds[vendor], model.counter(id), weights.amplitude, base, out,
-                      count);
+      kernels.perturb(weights.seeds[vendor], model.counter(id), weights.seeded_amplitude(vendor),
+                      base, out, count);
       return;
     case VendorWeights::Kind::scaled:
       kernels.add_scaled(base, weights.values->data() + offset, weights.scales[vendor], out, count);

@@ -1,5 +1,6 @@
 #include "market/coefficients.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -29,9 +30,9 @@ void refuse_losses(const std::vector<float>& losses, const std::vector<std::int3
   if (count > 0) fail("step", "finite losses", text);
 }
 
-// z over the chosen rows; all zero, and false, when their losses do not differ.
-bool z_scores(const std::vector<float>& losses, const std::vector<std::size_t>& rows,
-              std::vector<double>& z) {
+using Rows = std::vector<std::size_t>;
+
+void z_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
   const auto count = static_cast<double>(rows.size());
   double mean = 0;
   for (std::size_t p : rows) mean += losses[p];
@@ -39,14 +40,49 @@ bool z_scores(const std::vector<float>& losses, const std::vector<std::size_t>& 
   double squares = 0;
   for (std::size_t p : rows) squares += (losses[p] - mean) * (losses[p] - mean);
   const double deviation = rows.size() > 1 ? std::sqrt(squares / (count - 1)) : 0;
-  for (std::size_t p : rows) z[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
-  return deviation > 0;
+  for (std::size_t p : rows) scores[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
+}
+
+// The rows from the lowest loss to the highest.
+Rows ascending(const std::vector<float>& losses, Rows rows) {
+  std::stable_sort(rows.begin(), rows.end(),
+                   [&](std::size_t a, std::size_t b) { return losses[a] < losses[b]; });
+  return rows;
+}
+
+void rank_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
+  const Rows order = ascending(losses, rows);
+  const auto last = static_cast<double>(std::max<std::size_t>(order.size() - 1, 1));
+  for (std::size_t first = 0, end = 0; first < order.size(); first = end) {
+    while (end < order.size() && losses[order[end]] == losses[order[first]]) ++end;
+    // twice the mean rank of first .. end - 1, less the middle: whole numbers until the division
+    const double twice =
+        static_cast<double>(order.size() - 1) - static_cast<double>(first + end - 1);
+    for (std::size_t i = first; i < end; ++i) scores[order[i]] = twice / (2 * last);
+  }
+}
+
+void sign_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
+  const Rows order = ascending(losses, rows);
+  const double low = losses[order[(order.size() - 1) / 2]], high = losses[order[order.size() / 2]];
+  const double median = (low + high) / 2;
+  for (std::size_t p : rows) scores[p] = (losses[p] < median) - (losses[p] > median);
+}
+
+// Scores over the chosen rows; all zero, and false, when their losses do not differ.
+bool score(Shaping shaping, const std::vector<float>& losses, const Rows& rows,
+           std::vector<double>& scores) {
+  switch (shaping) {
+    case Shaping::z: z_scores(losses, rows, scores); break;
+    case Shaping::rank: rank_scores(losses, rows, scores); break;
+    case Shaping::sign: sign_scores(losses, rows, scores); break;
+  }
+  return std::any_of(rows.begin(), rows.end(), [&](std::size_t p) { return scores[p] != 0; });
 }
 
 // The rows of a star that say something about spec i: the leader's path and the deviations there.
-std::vector<std::size_t> star_rows(const std::vector<std::int32_t>& paths, std::size_t depth,
-                                   std::size_t spec) {
-  std::vector<std::size_t> rows;
+Rows star_rows(const std::vector<std::int32_t>& paths, std::size_t depth, std::size_t spec) {
+  Rows rows;
   for (std::size_t p = 0; p < paths.size() / depth; ++p) {
     bool informs = true;
     for (std::size_t i = 0; i < depth; ++i)
@@ -100,24 +136,41 @@ UnitVectorMode unit_vector_mode(const std::string& name) {
   fail("unit_vector_mode", "'per_spec' or 'whole'", "'" + name + "'");
 }
 
-Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode,
+Shaping shaping_kind(const std::string& name) {
+  if (name == "z") return Shaping::z;
+  if (name == "rank") return Shaping::rank;
+  if (name == "sign") return Shaping::sign;
+  fail("shaping", "'z', 'rank' or 'sign'", "'" + name + "'");
+}
+
+std::string shaping_name(Shaping shaping) {
+  switch (shaping) {
+    case Shaping::z: return "z";
+    case Shaping::rank: return "rank";
+    case Shaping::sign: return "sign";
+  }
+  return "?";
+}
+
+Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode, Shaping shaping,
                                     const std::vector<float>& losses,
                                     const std::vector<std::int32_t>& paths,
                                     const std::vector<std::int64_t>& vendor_counts) {
   check_losses(losses, paths, vendor_counts);
   const std::size_t depth = vendor_counts.size();
-  std::vector<std::size_t> all(losses.size());
+  Rows all(losses.size());
   for (std::size_t p = 0; p < all.size(); ++p) all[p] = p;
   Coefficients out;
-  std::vector<double> z(losses.size(), 0.0);
+  std::vector<double> scores(losses.size(), 0.0);
   const bool per_spec_star = plan == PlanKind::star && mode == UnitVectorMode::per_spec;
-  if (!per_spec_star) out.degenerate = !z_scores(losses, all, z);
+  if (!per_spec_star) out.degenerate = !score(shaping, losses, all, scores);
   for (std::size_t i = 0; i < depth; ++i) {
-    const std::vector<std::size_t> rows = per_spec_star ? star_rows(paths, depth, i) : all;
+    const Rows rows = per_spec_star ? star_rows(paths, depth, i) : all;
     // a spec with the leader alone has nothing to say, which is no fault
-    if (per_spec_star && !z_scores(losses, rows, z) && vendor_counts[i] > 1) out.degenerate = true;
+    if (per_spec_star && !score(shaping, losses, rows, scores) && vendor_counts[i] > 1)
+      out.degenerate = true;
     std::vector<double> sums(vendor_counts[i], 0.0);
-    for (std::size_t p : rows) sums[paths[p * depth + i]] += z[p];
+    for (std::size_t p : rows) sums[paths[p * depth + i]] += scores[p];
     for (double& sum : sums) sum = static_cast<float>(sum);
     out.values.push_back(std::move(sums));
   }

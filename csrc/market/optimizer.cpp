@@ -13,13 +13,21 @@ namespace marketplace {
 namespace {
 
 void check_seeds(const std::vector<std::vector<std::uint64_t>>& seeds,
-                 const std::vector<std::int64_t>& counts) {
+                 const std::vector<std::int64_t>& counts, bool antithetic) {
   if (seeds.size() != counts.size())
     fail("seeds", std::to_string(counts.size()) + " specs", std::to_string(seeds.size()));
   for (std::size_t i = 0; i < counts.size(); ++i)
     if (static_cast<std::int64_t>(seeds[i].size()) != counts[i])
       fail("seeds", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
            std::to_string(seeds[i].size()));
+  if (!antithetic) return;
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    for (std::size_t v = 2; v < seeds[i].size(); v += 2)
+      if (seeds[i][v] != seeds[i][v - 1])
+        fail("seeds",
+             "the seed of vendor " + std::to_string(v - 1) + " for vendor " + std::to_string(v) +
+                 " too, its antithetic one in spec " + std::to_string(i),
+             std::to_string(seeds[i][v]));
 }
 
 // What upstream sampling and a line search mean is settled for shared paths alone.
@@ -32,6 +40,13 @@ void check_plan_options(const OptimizerOptions& options, bool sampling) {
     fail("plan", "'tree' or 'star' with meta_learning_rate", plan);
   if (options.meta_learning_rate && options.rule.kind != RuleKind::unit)
     fail("update", "'unit' with meta_learning_rate", "'" + rule_name(options.rule.kind) + "'");
+  // its scales follow from the seeds, which the two of a pair share
+  if (options.meta_learning_rate && options.antithetic)
+    fail("antithetic", "False with meta_learning_rate", "True");
+  if (options.antithetic && !shared) fail("plan", "'tree' or 'star' with antithetic", plan);
+  if (options.plan == PlanKind::node && options.shaping != Shaping::z)
+    fail("shaping", "'z' with plan 'node', which measures gradients instead of scores",
+         "'" + shaping_name(options.shaping) + "'");
   if (options.plan != PlanKind::scatter && options.control_variate)
     fail("plan", "'scatter' with control_variate", plan);
 }
@@ -51,7 +66,6 @@ Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> v
     fail("optimizer", std::to_string(depth) + " specs", std::to_string(vendor_counts.size()));
   check_rate("learning_rate", options.learning_rate);
   specs_.resize(depth);
-  std::vector<std::vector<std::uint64_t>> drawn;
   for (std::size_t i = 0; i < depth; ++i) {
     if (upstream_sampling[i] < 0)
       fail("upstream_sampling", "at least 0", std::to_string(upstream_sampling[i]));
@@ -59,10 +73,9 @@ Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> v
     specs_[i].vendor_count = vendor_counts[i];
     specs_[i].upstream_sampling = i == 0 ? 0 : upstream_sampling[i];
     specs_[i].learning_rate = options.learning_rate;
-    drawn.push_back(derive_seeds(options.seed, 0, static_cast<int>(i), vendor_counts[i], true));
   }
-  if (seeds) check_seeds(*seeds, vendor_counts);
-  draw(seeds ? *seeds : drawn);
+  if (seeds) check_seeds(*seeds, vendor_counts, options.antithetic);
+  draw(seeds ? *seeds : derive(0, 0, std::vector<bool>(depth, true)));
 }
 
 float Optimizer::learning_rate(std::size_t spec) const {
@@ -86,13 +99,27 @@ std::vector<std::int64_t> Optimizer::vendor_counts() const {
   return counts;
 }
 
+// leaders: per spec, whether vendor 0 keeps the seed 0.
+std::vector<std::vector<std::uint64_t>> Optimizer::derive(std::uint64_t generation,
+                                                          std::uint64_t replica,
+                                                          const std::vector<bool>& leaders) const {
+  std::vector<std::vector<std::uint64_t>> seeds;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    seeds.push_back(derive_seeds(options.seed, generation, static_cast<int>(i),
+                                 specs_[i].vendor_count, leaders[i], replica));
+    if (options.antithetic) pair_seeds(seeds.back());
+  }
+  return seeds;
+}
+
 void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
   for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     SpecState& spec = specs_[i];
     spec.seeds = seeds[i];
     spec.scales.assign(spec.vendor_count, 0.0f);
-    spec.weights = {VendorWeights::Kind::seeded, spec.vendor_count, seeds[i], amplitude(i), {}, {}};
+    spec.weights = {VendorWeights::Kind::seeded, spec.vendor_count, seeds[i], amplitude(i), {}, {},
+                    options.antithetic};
   }
 }
 
@@ -137,7 +164,8 @@ Coefficients Optimizer::weigh(const std::vector<float>& losses,
                               const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
   check_sum_mode(mode);
   if (options.plan != PlanKind::node)
-    return direction_coefficients(options.plan, mode, losses, paths, vendor_counts());
+    return direction_coefficients(options.plan, mode, options.shaping, losses, paths,
+                                  vendor_counts());
   check_losses(losses, paths, vendor_counts());
   if (gradient_count_ == 0)
     fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
@@ -184,13 +212,9 @@ void Optimizer::end_replicas() {
 }
 
 void Optimizer::draw_replica(std::uint64_t replica) {
-  std::vector<std::vector<std::uint64_t>> seeds;
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const bool leader = specs_[i].seeds[0] == 0;
-    seeds.push_back(derive_seeds(options.seed, generation_, static_cast<int>(i),
-                                 specs_[i].vendor_count, leader, replica));
-  }
-  draw(seeds);
+  std::vector<bool> leaders;
+  for (const SpecState& spec : specs_) leaders.push_back(spec.seeds[0] == 0);
+  draw(derive(generation_, replica, leaders));
   replica_ = replica;
   plan_.reset();
   leader_.clear();
@@ -254,11 +278,7 @@ void Optimizer::update_weights(const Directions& directions,
 
 void Optimizer::update_seeds(bool keep_leader) {
   const std::uint64_t next = generation_ + 1;
-  std::vector<std::vector<std::uint64_t>> seeds;
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    seeds.push_back(
-        derive_seeds(options.seed, next, static_cast<int>(i), specs_[i].vendor_count, keep_leader));
-  draw(seeds);
+  draw(derive(next, 0, std::vector<bool>(specs_.size(), keep_leader)));
   generation_ = next;
   end_replicas();
   forget_gradients();
@@ -285,7 +305,8 @@ void Optimizer::update_lr_scales(const Directions& directions) {
                     {},
                     0,
                     factors,
-                    std::make_shared<const std::vector<float>>(directions[i])};
+                    std::make_shared<const std::vector<float>>(directions[i]),
+                    false};
   }
 }
 
@@ -338,7 +359,7 @@ Optimizer::State Optimizer::state() const {
 }
 
 void Optimizer::restore(const State& state) {
-  check_seeds(state.seeds, vendor_counts());
+  check_seeds(state.seeds, vendor_counts(), options.antithetic);
   if (state.amplitudes.size() != specs_.size() || state.learning_rates.size() != specs_.size())
     fail("resume", std::to_string(specs_.size()) + " amplitudes and learning rates",
          std::to_string(state.amplitudes.size()) + " and " +

@@ -21,6 +21,8 @@ struct OptimizerOptions {
   std::optional<float> meta_learning_rate;  // set: every spec has a learning rate of its own
   std::uint64_t seed = 0;
   RuleOptions rule;
+  Shaping shaping = Shaping::z;
+  bool antithetic = false;  // tree, star: vendors in pairs of opposite deltas behind the leader
   bool control_variate = false;  // scatter: a sample's loss is told less that of the base weights
 };
 
@@ -118,6 +120,8 @@ class Optimizer {
                      UnitVectorMode mode) const;
   void own_direction(std::size_t spec, const Coefficients& coefficients, std::vector<float>& out);
   Probe probe_samples(const Batch& batch, const Labels& labels);
+  std::vector<std::vector<std::uint64_t>> derive(std::uint64_t generation, std::uint64_t replica,
+                                                 const std::vector<bool>& leaders) const;
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
   void draw_replica(std::uint64_t replica);
   void end_replicas();

@@ -59,6 +59,10 @@ std::vector<std::uint64_t> derive_seeds(std::uint64_t master, std::uint64_t gene
   return seeds;
 }
 
+void pair_seeds(std::vector<std::uint64_t>& seeds) {
+  for (std::size_t v = 2; v < seeds.size(); v += 2) seeds[v] = seeds[v - 1];
+}
+
 std::vector<std::int32_t> sample_upstream(std::uint64_t master, std::uint64_t generation, int spec,
                                           std::int64_t vendors, std::int64_t upstream,
                                           std::int64_t sample, std::uint64_t replica) {

@@ -13,6 +13,9 @@ std::vector<std::uint64_t> derive_seeds(std::uint64_t master, std::uint64_t gene
                                         std::int64_t count, bool keep_leader,
                                         std::uint64_t replica = 0);
 
+// Makes the seeds of one spec antithetic: vendor 2k takes that of vendor 2k - 1.
+void pair_seeds(std::vector<std::uint64_t>& seeds);
+
 // For every vendor, `sample` of `upstream` rows without replacement, (vendors, sample): a partial
 // Fisher-Yates shuffle driven by the same stream, in a key space of its own.
 std::vector<std::int32_t> sample_upstream(std::uint64_t master, std::uint64_t generation, int spec,

@@ -26,7 +26,7 @@ class Draw:
     amplitudes : float32 array (S,)
         Per spec, the largest element of a delta.
     coefficients : list of float32 array (V,)
-        Per spec, ``sum z`` over the paths through each vendor.
+        Per spec, the sum of the scores over the paths through each vendor.
     """
 
     generation: int

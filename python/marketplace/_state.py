@@ -49,6 +49,8 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
         "control_variate": optimizer.control_variate,
         "update": optimizer.update,
         "momentum": optimizer.momentum,
+        "shaping": optimizer.shaping,
+        "antithetic": optimizer.antithetic,
         "market": _structure(optimizer.marketplace),
         "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
@@ -108,6 +110,8 @@ def _settings(text: str, path: FilePath) -> dict[str, Any]:
         options["control_variate"] = bool(settings.get("control_variate", False))
         options["update"] = str(settings.get("update", "unit"))
         options["momentum"] = float(settings.get("momentum", 0.9))
+        options["shaping"] = str(settings.get("shaping", "z"))
+        options["antithetic"] = bool(settings.get("antithetic", False))
         state = dict(settings["state"])
         return {"market": settings["market"], "options": options, "state": state}
     except (ValueError, TypeError, KeyError) as error:

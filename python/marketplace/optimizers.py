@@ -77,6 +77,14 @@ class Optimizer(UpdateParts):
         own (every plan but "node").
     momentum : float
         See ``update``.
+    shaping : {"z", "rank", "sign"}
+        How losses become scores s, of which ``g = sum s delta``: ``-(loss - mean) / std``; ranks
+        from 0.5 for the lowest loss to -0.5 for the highest, equal losses sharing the mean of
+        theirs (Salimans et al. 2017); or the sign of ``median - loss``. With plan "star" in mode
+        ``per_spec`` each over the leader and one spec's vendors, else over all losses.
+    antithetic : bool
+        Whether vendor 2k of a tree or star differs from the leader by the opposite of what vendor
+        2k - 1 does, and has its seed. With an even number of vendors the last has no opposite.
 
     Attributes
     ----------
@@ -122,7 +130,9 @@ class Optimizer(UpdateParts):
     ValueError
         For rates that are negative or not finite, seeds of the wrong length, an unknown plan,
         device or dtype, upstream sampling without a tree, a meta learning rate with another plan
-        than tree and star or another update than "unit", or a control variate without a scatter.
+        than tree and star or another update than "unit", a control variate without a scatter,
+        another shaping than "z" with plan "node", or antithetic vendors with another plan than tree
+        and star, with a meta learning rate, or with given seeds that are not in pairs.
     """
 
     def __init__(
@@ -142,6 +152,8 @@ class Optimizer(UpdateParts):
         control_variate: bool = False,
         update: str | None = None,
         momentum: Number = 0.9,
+        shaping: str = "z",
+        antithetic: bool = False,
     ) -> None:
         super().__init__()
         self.marketplace = check_market(marketplace, "Optimizer")
@@ -171,6 +183,8 @@ class Optimizer(UpdateParts):
             control_variate=bool(control_variate),
             update=_default_update(plan) if update is None else str(update),
             momentum=self._momentum,
+            shaping=str(shaping),
+            antithetic=bool(antithetic),
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
@@ -211,6 +225,16 @@ class Optimizer(UpdateParts):
     def momentum(self) -> float:
         """How much of the last step's speed, or of Adam's mean, stays."""
         return self._momentum
+
+    @property
+    def shaping(self) -> str:
+        """How losses become scores."""
+        return self._native.shaping
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether vendors come in pairs of opposite deltas."""
+        return self._native.antithetic
 
     @property
     def control_variate(self) -> bool:

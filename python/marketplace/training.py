@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core, random
+from ._allocation import allocate_vendors
 from ._arrays import (
     I32,
     default_engine,
@@ -35,7 +36,15 @@ from ._market import (
 )
 from .tensor import Tensor
 
-__all__ = ["Spec", "Vendor", "forward", "mutate", "produce", "straight_forward"]
+__all__ = [
+    "Spec",
+    "Vendor",
+    "allocate_vendors",
+    "forward",
+    "mutate",
+    "produce",
+    "straight_forward",
+]
 
 
 def produce(

@@ -62,7 +62,7 @@ class Dataset:
     @property
     def class_count(self) -> int:
         """How many classes the labels are of."""
-        return len(self.class_names) or 1 + max(self.y_train.max(), self.y_test.max())
+        return len(self.class_names) or 1 + int(max(self.y_train.max(), self.y_test.max()))
 
     def only(self, classes: Sequence[int]) -> Dataset:
         """Keep the images of some classes, with the labels that they have.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..optimizers import UnitVectorMode
 from ..schedules import SCHEDULES
-from ._values import number, sampling_counts, vendor_counts, whole
+from ._values import number, sampling_counts, vendor_choice, whole
 
 PLANS = ("node", "star", "tree")
 UPDATES = ("unit", "momentum", "clipup", "adam")
@@ -68,9 +68,17 @@ def add_training(group: _Group, defaults: Defaults) -> None:
     )
     group.add_argument(
         "--vendors",
-        type=vendor_counts,
+        type=vendor_choice,
         metavar="N,N,N",
-        help=f"vendors of each spec, or one number for all (default: {defaults.vendors})",
+        help="vendors of each spec, or one number for all, or auto: as --flops affords with plan "
+        f"node or star (default: {defaults.vendors})",
+    )
+    group.add_argument(
+        "--flops",
+        type=number(low=0.0),
+        metavar="X",
+        help="with --vendors auto: GFLOP that a step may cost per image of a minibatch and draw "
+        "(default: what the market's own vendors cost)",
     )
     group.add_argument(
         "--upstream-sampling",

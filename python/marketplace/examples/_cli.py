@@ -23,7 +23,7 @@ from ._arguments import (
     add_training,
     add_update,
 )
-from ._values import find_path_problem
+from ._values import AUTO, find_path_problem
 
 STATUS_OK = 0
 STATUS_FAILED = 1
@@ -37,6 +37,7 @@ LOG_FORMATS = (".jsonl", ".csv")
 class Options:
     """What the command line of every example asks for; None means not given.
 
+    ``auto_vendors`` stands for ``--vendors auto``; ``vendors`` is None then.
     ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``update``, ``momentum``, ``meta_lr``, ``seed``
     and ``dtype`` can come from a checkpoint, so a default for them is settled only when no run is
     resumed.
@@ -49,6 +50,8 @@ class Options:
     algorithm: str
     unit_vector_mode: str
     vendors: tuple[int, ...] | None
+    auto_vendors: bool
+    flops: float | None
     upstream_sampling: tuple[int, ...] | None
     plan: str | None
     lr: float | None
@@ -121,6 +124,9 @@ def parse(
         With status 2 after a message about a bad value; with 0 after ``--help``.
     """
     given = vars(parser.parse_args(argv))
+    given["auto_vendors"] = given["vendors"] == AUTO
+    if given["auto_vendors"]:
+        given["vendors"] = None
     if given["lr_schedule"] is None:
         given["lr_schedule"] = "cosine" if choose_plan(given) == "node" else "exponential"
     problem = _find_schedule_problem(given)
@@ -180,6 +186,10 @@ def _find_schedule_problem(given: dict[str, object]) -> str | None:
 
 def _find_problem(options: Options) -> str | None:
     """Look for what values say only together, or about this machine's directories."""
+    if options.flops is not None and not options.auto_vendors:
+        return "argument --flops: expected --vendors auto, received none"
+    if options.auto_vendors and options.plan == "tree":
+        return "argument --plan: expected star or node with --vendors auto, received tree"
     if options.algorithm == "v1" and options.plan == "node":
         return "argument --plan: expected star or tree with --algorithm v1, received node"
     if options.algorithm == "v1":
@@ -196,12 +206,18 @@ def _find_problem(options: Options) -> str | None:
     return _find_file_problem(options)
 
 
-def _find_file_problem(options: Options) -> str | None:
-    for name, formats in (("plot", PLOT_FORMATS), ("log", LOG_FORMATS)):
-        named: Path | None = getattr(options, name)
-        if named is not None and named.suffix.lower() not in formats:
+def find_format_problem(plot: Path | None, log: Path | None) -> str | None:
+    """Say which of two files has a name that tells no format, or None."""
+    for name, path, formats in (("plot", plot, PLOT_FORMATS), ("log", log, LOG_FORMATS)):
+        if path is not None and path.suffix.lower() not in formats:
             expected = ", ".join(formats)
-            return f"argument --{name}: expected a name ending in {expected}, received {named}"
+            return f"argument --{name}: expected a name ending in {expected}, received {path}"
+    return None
+
+
+def _find_file_problem(options: Options) -> str | None:
+    if (problem := find_format_problem(options.plot, options.log)) is not None:
+        return problem
     for name in ("checkpoint", "plot", "json", "log", "replay_log"):
         path: Path | None = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:

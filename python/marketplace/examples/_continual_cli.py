@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..data import SOURCES
 from ..data._load import CLASS_COUNT
-from ._arguments import DEFAULT_SEED, DTYPES
-from ._cli import PLOT_FORMATS
+from ._arguments import DEFAULT_SEED, DTYPES, add_logs
+from ._cli import find_format_problem
 from ._stream import AUGMENTATIONS
 from ._values import find_path_problem, number, vendor_counts, whole
 
@@ -29,7 +29,8 @@ class Defaults:
     lr_decay: float
     probe_scale: float
     new_class_weight: float
-    vendors: tuple[int, ...] = (64, 64, 256)
+    vendors: tuple[int, ...] = (64,)
+    probe_share: float = 1.0
     batch_size: int = 256
     base_steps: int = 400
 
@@ -65,6 +66,10 @@ class Options:
     replay: Path | None
     plot: Path | None
     json: Path | None
+    log: Path | None
+    mlflow: str | None
+    tensorboard: Path | None
+    replay_log: Path | None
     quiet: bool
 
 
@@ -97,10 +102,11 @@ def parse(
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     _add_stream(parser.add_argument_group("what is new"), defaults)
     _add_learning(parser.add_argument_group("learning"), defaults)
-    _add_scores(parser.add_argument_group("what a sample's loss tells"))
+    _add_scores(parser.add_argument_group("what a sample's loss tells"), defaults)
     _add_base(parser.add_argument_group("the model that already knows the old"), defaults)
     _add_machine(parser.add_argument_group("machine and data"))
     _add_output(parser.add_argument_group("output"))
+    add_logs(parser.add_argument_group("logs"))
     options = Options(**vars(parser.parse_args(argv)))
     problem = _find_problem(options)
     if problem is not None:
@@ -180,7 +186,7 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
     )
 
 
-def _add_scores(group: _Group) -> None:
+def _add_scores(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--balance-labels",
         action=argparse.BooleanOptionalAction,
@@ -197,7 +203,7 @@ def _add_scores(group: _Group) -> None:
     group.add_argument(
         "--probe-share",
         type=number(low=0.0),
-        default=0.5,
+        default=defaults.probe_share,
         metavar="X",
         help="with the control variate, paths to run for every answer given (default: %(default)s)",
     )
@@ -296,10 +302,9 @@ def _find_problem(options: Options) -> str | None:
         return f"argument --vendors: expected {wanted}, received {len(options.vendors)}"
     if options.base is not None and options.save_base is not None:
         return "argument --save-base: expected no --base, received both"
-    if options.plot is not None and options.plot.suffix.lower() not in PLOT_FORMATS:
-        expected = ", ".join(PLOT_FORMATS)
-        return f"argument --plot: expected a name ending in {expected}, received {options.plot}"
-    for name in ("save_base", "checkpoint", "replay", "plot", "json"):
+    if (problem := find_format_problem(options.plot, options.log)) is not None:
+        return problem
+    for name in ("save_base", "checkpoint", "replay", "plot", "json", "log", "replay_log"):
         path: Path | None = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:
             return f"argument --{name.replace('_', '-')}: {problem}"

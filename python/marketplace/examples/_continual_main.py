@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import _cli, _plot
 from ._continual import count_flops, learn, make_learner, set_up
@@ -13,6 +14,7 @@ from ._continual_report import Run, opening_lines, summary, write_json, write_pl
 from ._interrupt import Interrupt
 from ._replay import ReplayFile
 from ._stream import Task
+from ._watching import Watching
 from .mnist import make_market
 
 LoadTask = Callable[[Options, Callable[[str], None]], Task]
@@ -28,7 +30,7 @@ def main(
     """Run an example; see its own ``main``."""
     options = parse(prog, description, defaults, argv)
     try:
-        return _run(options, load_task)
+        return _run(prog, options, load_task)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _cli.STATUS_INTERRUPTED
@@ -36,7 +38,7 @@ def main(
         return _cli.fail(prog, error)
 
 
-def _run(options: Options, load_task: LoadTask) -> int:
+def _run(prog: str, options: Options, load_task: LoadTask) -> int:
     tell = _say_nothing if options.quiet else _tell
     if options.plot is not None:
         _plot.require_matplotlib()
@@ -48,9 +50,10 @@ def _run(options: Options, load_task: LoadTask) -> int:
         market, opt = set_up(options, task, make_market, tell)
         learner = make_learner(opt, task, options)
         run = Run(options, task, market, opt, count_flops(opt, learner, options.batch_size))
+        watching = Watching(opt, options, run.flops_per_step, _settings(run), shown=False)
         tell("\n".join(opening_lines(run)))
-        with Interrupt() as interrupt:
-            outcome = learn(market, learner, task, options, replay, interrupt, tell)
+        with Interrupt() as interrupt, watching:
+            outcome = learn(market, learner, task, options, replay, interrupt, tell, watching.watch)
     print(summary(run, outcome), flush=True)
     if options.checkpoint is not None:
         opt.save(options.checkpoint)
@@ -58,7 +61,34 @@ def _run(options: Options, load_task: LoadTask) -> int:
         write_json(options.json, run, outcome)
     if options.plot is not None:
         write_plot(options.plot, run, outcome)
+    for error in watching.errors:
+        return _cli.fail(prog, error)
     return _cli.STATUS_INTERRUPTED if outcome.interrupted else _cli.STATUS_OK
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Collect the settings under the names that the reference logs, and ours."""
+    options = run.options
+    return {
+        "step_count": options.steps,
+        "batch_size": options.batch_size,
+        "vendor_count": ",".join(map(str, run.vendors)),
+        "forward_pass": 1,
+        "lr": options.lr,
+        "lr_decay_rate": options.lr_decay,
+        "target_new_classes": run.task.new_class,
+        "balance_labels": options.balance_labels,
+        "augment_old": options.augment in ("old", "both"),
+        "augment_new": options.augment in ("new", "both"),
+        "probe_scale": options.probe_scale,
+        "metrics_per_steps": options.eval_every,
+        "manual_seed": options.seed,
+        "new_per_batch": options.new_per_batch,
+        "new_class_weight": options.new_class_weight,
+        "control_variate": options.control_variate,
+        "device": run.opt.device,
+        "dtype": run.opt.dtype,
+    }
 
 
 def _tell(line: str) -> None:

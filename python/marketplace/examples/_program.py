@@ -15,7 +15,7 @@ from ._interrupt import Interrupt
 from ._markets import Structure
 from ._run import Outcome, train
 from ._setup import set_up
-from ._watching import Watching
+from ._watching import Watching, settings_of
 
 Given = TypeVar("Given", bound=Options)
 Report = Callable[[str], None]
@@ -72,9 +72,10 @@ def _prepare(
     if options.plot is not None:
         _plot.require_matplotlib()
     dataset = load(options, None if options.quiet else _tell)
-    market, opt = set_up(options, defaults, make_structure(options, dataset))
+    shape = dataset.x_train.shape[1:]
+    market, opt = set_up(options, defaults, make_structure(options, dataset), shape)
     flops = opt.flops_per_step(
-        dataset.x_train.shape[1:],
+        shape,
         options.batch_size,
         forward_pass=options.forward_pass,
         marketplace_replica=options.marketplace_replica,
@@ -84,7 +85,8 @@ def _prepare(
 
 def _train(work: _report.Run) -> Outcome:
     options = work.options
-    watching = Watching(work.opt, options, work.flops_per_step)
+    settings = settings_of(work.opt, options)
+    watching = Watching(work.opt, options, work.flops_per_step, settings)
     if not options.quiet:
         _tell("\n".join(_report.opening_lines(work)))
     with Interrupt() as interrupt:

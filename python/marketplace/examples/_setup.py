@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import random
 from ..optimizers import Optimizer
 from ..schedules import cosine
-from ..training import Spec
+from ..training import Spec, allocate_vendors
 from ._arguments import DEFAULT_SEED, Defaults
 from ._cli import Options
 from ._markets import Structure
 
 
 def set_up(
-    options: Options, defaults: Defaults, structure: Structure
+    options: Options, defaults: Defaults, structure: Structure, sample_shape: Sequence[int]
 ) -> tuple[list[Spec], Optimizer]:
     """Build the market and its optimizer.
 
@@ -25,6 +27,8 @@ def set_up(
         The example's defaults.
     structure : Structure
         The market's; built after the random generator was seeded.
+    sample_shape : sequence of int
+        Shape of one image, which says what a vendor costs.
 
     Returns
     -------
@@ -36,7 +40,8 @@ def set_up(
     Raises
     ------
     ValueError
-        The checkpoint is no checkpoint, or of another market, plan, seed or dtype.
+        The checkpoint is no checkpoint, or of another market, plan, seed or dtype; or the market
+        has no vendors as cheap as was asked for.
     OSError
         The checkpoint cannot be read.
     RuntimeError
@@ -46,6 +51,8 @@ def set_up(
     seed = DEFAULT_SEED if options.seed is None else options.seed
     random.manual_seed(seed)
     market = structure.specs(plan, options.vendors, options.upstream_sampling)
+    if options.auto_vendors:
+        _allocate(market, plan, sample_shape, options.flops)
     if options.resume is not None:
         opt = _resume(options, market)
         opt.classes = options.loss_classes
@@ -66,6 +73,19 @@ def set_up(
     )
     opt.classes = options.loss_classes
     return market, opt
+
+
+def _allocate(
+    market: list[Spec], plan: str, sample_shape: Sequence[int], gflops: float | None
+) -> None:
+    """Give every spec the vendors that the work affords; by default that of those which it has."""
+    if gflops is None:
+        flops = Optimizer(market, 1.0, plan=plan, seed=0).flops_per_step(sample_shape, 1)
+    else:
+        flops = round(gflops * 1e9)
+    counts = allocate_vendors(market, sample_shape, plan=plan, flops=flops)
+    for spec, count in zip(market, counts, strict=True):
+        spec.vendor_count = count
 
 
 def _default_rates(options: Options, defaults: Defaults, plan: str) -> tuple[float, float | None]:

@@ -56,6 +56,14 @@ def vendor_counts(text: str) -> tuple[int, ...]:
     return counts
 
 
+AUTO = "auto"
+
+
+def vendor_choice(text: str) -> tuple[int, ...] | str:
+    """Parse ``vendor_counts``, or ``AUTO``."""
+    return AUTO if text == AUTO else vendor_counts(text)
+
+
 def sampling_counts(text: str) -> tuple[int, ...]:
     """Parse the upstream sampling of a market's specs."""
     counts = _whole_numbers(text)

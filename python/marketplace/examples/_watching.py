@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from ..callbacks import (
     Callback,
@@ -20,6 +22,34 @@ from ..replay import Recorder
 from ._cli import Options
 
 
+class LogOptions(Protocol):
+    """What a command line says about displays and logs."""
+
+    @property
+    def steps(self) -> int:
+        """The step that the run goes to."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether to say nothing on the way."""
+
+    @property
+    def log(self) -> Path | None:
+        """JSON lines or comma-separated values."""
+
+    @property
+    def mlflow(self) -> str | None:
+        """An experiment of MLflow."""
+
+    @property
+    def tensorboard(self) -> Path | None:
+        """A folder for TensorBoard."""
+
+    @property
+    def replay_log(self) -> Path | None:
+        """Where to write down every step."""
+
+
 class Watching:
     """Context in which a run is shown and logged.
 
@@ -27,10 +57,14 @@ class Watching:
     ----------
     opt : Optimizer
         What trains.
-    options : Options
+    options : LogOptions
         The command line.
     flops_per_step : int
         Floating-point operations of one step.
+    settings : mapping of str to anything
+        What the run is, for logs that keep it.
+    shown : bool
+        Whether to show a display as well.
 
     Attributes
     ----------
@@ -43,7 +77,14 @@ class Watching:
         A log's package is not installed.
     """
 
-    def __init__(self, opt: Optimizer, options: Options, flops_per_step: int) -> None:
+    def __init__(
+        self,
+        opt: Optimizer,
+        options: LogOptions,
+        flops_per_step: int,
+        settings: Mapping[str, Any],
+        shown: bool = True,
+    ) -> None:
         self._opt = opt
         self._options = options
         self._bar = ProgressBar(options.quiet)
@@ -51,10 +92,10 @@ class Watching:
         self._stack = contextlib.ExitStack()
         self.watch = Watch(
             opt,
-            [self._bar, *_loggers(options)],
+            [*([self._bar] if shown else []), *_loggers(options)],
             steps=options.steps,
             flops_per_step=flops_per_step,
-            settings=_settings(opt, options),
+            settings=settings,
             warn=self.note,
         )
 
@@ -93,7 +134,7 @@ class Watching:
         return self.watch.errors + ([] if replay is None else [replay])
 
 
-def _loggers(options: Options) -> list[Callback]:
+def _loggers(options: LogOptions) -> list[Callback]:
     loggers: list[Callback] = []
     if options.log is not None:
         is_csv = options.log.suffix.lower() == ".csv"
@@ -105,7 +146,7 @@ def _loggers(options: Options) -> list[Callback]:
     return loggers
 
 
-def _settings(opt: Optimizer, options: Options) -> dict[str, Any]:
+def settings_of(opt: Optimizer, options: Options) -> dict[str, Any]:
     """Collect the settings under the names that the reference logs, and ours."""
     return {
         "step_count": options.steps,

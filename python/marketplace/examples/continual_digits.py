@@ -18,8 +18,8 @@ from ._stream import Task, held_back
 PROG = "python -m marketplace.examples.continual_digits"
 DESCRIPTION = "Teach a digit to a model that knows the other nine, while it answers."
 DEFAULTS = Defaults(
-    new_class=9, new_per_batch=26, steps=600, lr=0.15, lr_decay=0.003, probe_scale=0.02,
-    new_class_weight=6.0,
+    new_class=9, new_per_batch=26, steps=2000, lr=0.12, lr_decay=0.001, probe_scale=0.025,
+    new_class_weight=1.0,
 )  # fmt: skip
 
 

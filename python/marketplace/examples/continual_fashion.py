@@ -18,8 +18,8 @@ from ._stream import Task, mixed_in
 PROG = "python -m marketplace.examples.continual_fashion"
 DESCRIPTION = "Teach one class of clothes to a model that knows the digits, while it answers."
 DEFAULTS = Defaults(
-    new_class=3, new_per_batch=16, steps=600, lr=0.15, lr_decay=0.003, probe_scale=0.02,
-    new_class_weight=6.0,
+    new_class=3, new_per_batch=16, steps=800, lr=0.12, lr_decay=0.002, probe_scale=0.025,
+    new_class_weight=3.0,
 )  # fmt: skip
 
 

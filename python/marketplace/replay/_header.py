@@ -52,7 +52,8 @@ class Header:
     checkpoint : str
         Name of the checkpoint of ``first_step``, in the log's directory.
     rule : dict
-        What makes an update of a direction: the optimizer's plan, update and momentum.
+        What makes an update of a direction: the optimizer's plan, update and momentum; and
+        ``antithetic``, where vendors come in pairs.
     about : dict
         For people: dtype, device and version that wrote the log.
     """
@@ -90,6 +91,11 @@ class Header:
         return [spec.vendor_count for spec in self.specs]
 
     @property
+    def antithetic(self) -> bool:
+        """Whether vendors come in pairs of opposite deltas."""
+        return bool(self.rule.get("antithetic", False))
+
+    @property
     def shapes(self) -> dict[str, list[int]]:
         """Shapes of a checkpoint's arrays by their name there."""
         return {
@@ -106,11 +112,12 @@ def layout_of(specs: Sequence[Spec]) -> list[SpecLayout]:
 
 def rule_of(optimizer: Optimizer) -> dict[str, str | float]:
     """Describe what makes an update of a direction."""
-    return {
+    rule: dict[str, str | float] = {
         "plan": optimizer.plan,
         "update": optimizer.update,
         "momentum": optimizer.momentum,
     }
+    return rule | {"antithetic": True} if optimizer.antithetic else rule
 
 
 def _spec_layout(model: _core.Model, vendor_count: int) -> SpecLayout:

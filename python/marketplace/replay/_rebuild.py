@@ -116,6 +116,8 @@ class _Replica:
             control_variate=False,
             update=str(header.rule["update"]),
             momentum=float(header.rule["momentum"]),
+            shaping="z",  # coefficients are on record
+            antithetic=header.antithetic,
         )
         if checkpoint.state is not None:
             self._native.load_state(checkpoint.state)
@@ -137,19 +139,22 @@ class _Replica:
         if not isinstance(term, Weighted):
             return term
         return [
-            self._market.combine(
-                spec,
-                _core.VendorWeights.seeded(self._seeds(term, spec), float(term.amplitudes[spec])),
-                coefficients,
-            )
+            self._market.combine(spec, self._vendors(term, spec), coefficients)
             for spec, coefficients in enumerate(term.coefficients)
         ]
+
+    def _vendors(self, draw: Weighted, spec: int) -> _core.VendorWeights:
+        return _core.VendorWeights.seeded(
+            self._seeds(draw, spec), float(draw.amplitudes[spec]), self._header.antithetic
+        )
 
     def _seeds(self, draw: Weighted, spec: int) -> NDArray[np.uint64]:
         if draw.seeds is not None:
             return draw.seeds[spec]
         header, count = self._header, self._header.vendor_counts[spec]
-        return _core.derive_seeds(header.seed, draw.generation, spec, count, True, draw.replica)
+        return _core.derive_seeds(
+            header.seed, draw.generation, spec, count, True, draw.replica, header.antithetic
+        )
 
     def tensors(self, template: Tensors) -> Tensors:
         """Give the arrays as a checkpoint names them; counters stay integers."""

@@ -225,7 +225,13 @@ class Recorder:
         """Leave out seeds that follow from the master seed, as they mostly do."""
         derived = [
             _core.derive_seeds(
-                self._optimizer.seed, draw.generation, spec, len(seeds), True, draw.replica
+                self._optimizer.seed,
+                draw.generation,
+                spec,
+                len(seeds),
+                True,
+                draw.replica,
+                self._optimizer.antithetic,
             )
             for spec, seeds in enumerate(draw.seeds)
         ]
