@@ -114,9 +114,10 @@ std::vector<std::int64_t> path_order(const std::int32_t* paths, std::int64_t sam
                                      std::int64_t depth) {
   std::vector<std::int64_t> order(samples);
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-    return std::lexicographical_compare(paths + a * depth, paths + (a + 1) * depth,
-                                        paths + b * depth, paths + (b + 1) * depth);
+  std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
+    const std::int32_t *mine = paths + a * depth, *other = paths + b * depth;
+    const auto [x, y] = std::mismatch(mine, mine + depth, other);
+    return x == mine + depth ? a < b : *x < *y;
   });
   return order;
 }

@@ -68,7 +68,8 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
   }
 }
 
-// Blocks that a multiprocessor's registers should have room for: what large tiles leave.
+// Blocks that a multiprocessor's registers should have room for: what large tiles leave. Not every
+// vendor asks.
 [[maybe_unused]] constexpr int resident_blocks(int rows, int columns) {
   return rows * columns > 8192 ? 2 : rows * columns == 8192 ? 3 : 4;
 }
