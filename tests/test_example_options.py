@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 pytestmark = pytest.mark.usefixtures("small_data")
 
 TINY = ["--vendors", "2,3,4", "--batch-size", "4", "--threads", "1", "--quiet"]
+BARE = ["--batch-size", "2", "--threads", "1", "--quiet"]
 
 
 def run(*arguments, tiny=TINY):
@@ -325,3 +326,70 @@ def test_help_names_every_option(capsys):
     for name in vars(options_of()):
         assert f"--{name.replace('_', '-')}" in text
     assert _arguments.DEFAULT_SEED == 42 and _cli.STATUS_OK == 0
+
+
+# -- vendors from a number of operations -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "vendors"),
+    [
+        (["--plan", "star", "--flops", 0.1, "--market", "depth-3"], [2, 9, 578]),
+        (["--plan", "node", "--flops", 0.05], [1, 1, 4, 37, 1]),
+        (["--plan", "node"], [1, 1, 1, 17, 1]),
+    ],
+    ids=["star", "node", "as many as its own cost"],
+)
+def test_vendors_from_operations(tmp_path, arguments, vendors):
+    result = run_json(tmp_path, "--steps", 1, "--vendors", "auto", *arguments, tiny=BARE)
+    assert result["vendors"] == vendors
+    if "--flops" in arguments:
+        budget = arguments[arguments.index("--flops") + 1]
+        assert result["flops_per_step"] <= budget * 1e9 * 2  # images in a minibatch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--flops", 1], "--flops: expected --vendors auto"),
+        (["--vendors", "auto", "--plan", "tree"], "expected star or node with --vendors auto"),
+        (["--vendors", "auto", "--flops", 0], "expected a number above 0"),
+        (["--vendors", "auto", "--flops", "nan"], "expected a number above 0"),
+        (["--vendors", "automatic"], "expected whole numbers"),
+        (["--plan", "node", "--shaping", "rank"], "expected star or tree with --shaping rank"),
+        (["--plan", "node", "--antithetic"], "expected star or tree with --antithetic"),
+        (["--antithetic", "--meta-lr", 0.1], "--antithetic: expected none with --meta-lr"),
+        (["--shaping", "none"], "--shaping: invalid choice"),
+    ],
+)
+def test_bad_shares_and_shapings(capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        _digits.parse("prog", "Do.", mnist.DEFAULTS, [str(word) for word in arguments])
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_too_few_operations(capsys):
+    assert run("--vendors", "auto", "--plan", "star", "--flops", 0.001, tiny=BARE) == 1
+    assert "flops of at least 26438144, received 1000000" in capsys.readouterr().err
+
+
+# -- how losses become scores ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", [["--shaping", "rank"], ["--antithetic"]], ids=lambda o: o[0])
+def test_shapings_and_pairs_train_in_their_own_way_and_go_on(tmp_path, option):
+    plain, other = trained(tmp_path), trained(tmp_path, *option, name="other")
+    assert any(not np.array_equal(plain[key], other[key]) for key in plain)
+    path = tmp_path / "half.safetensors"
+    assert run("--steps", 2, "--checkpoint", path, *option) == 0
+    # what is not said again is kept
+    assert run("--steps", 3, "--checkpoint", path, "--resume", path) == 0
+    gone_on = {key: value for key, value in load_file(path).items() if key.startswith("spec")}
+    assert all(np.array_equal(other[key], gone_on[key]) for key in other)
+
+
+def test_another_shaping_than_the_checkpoint_is_refused(tmp_path, capsys):
+    path = tmp_path / "state.safetensors"
+    assert run("--steps", 1, "--checkpoint", path) == 0
+    assert run("--steps", 2, "--resume", path, "--shaping", "sign") == 1
+    assert f"--shaping: expected z, as in {path}, received sign" in capsys.readouterr().err

@@ -13,8 +13,8 @@ VENDORS = (3, 4, 5)
 def make(layers, device, **options):
     """Build a market of its own and an optimizer of it."""
     built = build(layers, VENDORS)
-    seeds = fresh_seeds(VENDORS)
-    return built, mp.Optimizer(built.specs, 0.125, seeds=seeds, seed=1, device=device, **options)
+    options = {"seeds": fresh_seeds(VENDORS), "seed": 1} | options
+    return built, mp.Optimizer(built.specs, 0.125, device=device, **options)
 
 
 def run(layers, shape, device, steps=3, **options):
@@ -35,6 +35,16 @@ def test_a_run_like_the_cpu(layers, shape, plan):
             close(mine[key], value, relative=1e-4)
 
 
+def test_antithetic_vendors_like_the_cpu():
+    options = {"plan": "star", "antithetic": True, "seeds": None}
+    gpu, cpu = (run(CONV, CONV_SHAPE, device, **options) for device in (GPUS[0], "cpu"))
+    for mine, theirs in zip(gpu[0], cpu[0], strict=True):
+        close(mine, theirs, relative=1e-4)
+    for mine, theirs in zip(gpu[1], cpu[1], strict=True):
+        for key, value in theirs.items():
+            close(mine[key], value, relative=1e-4)
+
+
 def test_plan_node_takes_the_cpu_unless_told_otherwise():
     _, optimizer = make(MLP, "auto", plan="node")
     assert optimizer.device == "cpu"
@@ -43,8 +53,9 @@ def test_plan_node_takes_the_cpu_unless_told_otherwise():
         optimizer.train_step(*batch(MLP_SHAPE))
 
 
-def test_deltas_have_the_bits_of_the_cpu():
-    gpu, cpu = (make(CONV, device)[1] for device in (GPUS[0], "cpu"))
+@pytest.mark.parametrize("options", [{}, {"antithetic": True, "seeds": None}])
+def test_deltas_have_the_bits_of_the_cpu(options):
+    gpu, cpu = (make(CONV, device, **options)[1] for device in (GPUS[0], "cpu"))
     for mine, theirs in zip(gpu.spec_context, cpu.spec_context, strict=True):
         for key, value in theirs.delta.items():
             same_bits(mine.delta[key], value)

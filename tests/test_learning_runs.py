@@ -99,23 +99,24 @@ def test_batches_depend_on_seed_and_step_alone(pretend, digits):
     assert np.any(train.batch(other, digits, 0)[1] != epoch[:4])
 
 
-def comparison(tmp_path, *arguments):
+def comparison(tmp_path, data, *arguments):
     from benchmarks.learning import __main__ as program
-    from benchmarks.learning import options
+    from benchmarks.learning import network, options
     from benchmarks.learning.store import Store
 
     store = Store(tmp_path / "runs.json", {"commit": "c", "date": "d"})
     parsed = options.parse(["--data", "bundled", "--eval-every", "3", *arguments])
-    return program.Comparison(parsed, store), store
+    compared = program.Comparison(parsed, store)
+    compared.data, compared.judge = data, network.Judge(data.x_test, data.y_test)
+    return compared, store
 
 
 def test_a_grid_takes_the_best_and_gives_way_to_what_was_set(pretend, digits, tmp_path):
-    compared, store = comparison(tmp_path, "--seeds", "2", "--grid-tflop", "0.004")
-    # three evaluations a run, and the last one counts
-    judged = iter([0.0, 99.0, 10.0, 0.0, 20.0, 30.0, 0.0, 50.0, 20.0])
+    compared, store = comparison(tmp_path, digits, "--seeds", "2", "--grid-tflop", "0.004")
+    # evaluated at the start and at the end, which counts
+    judged = iter([99.0, 10.0, 0.0, 30.0, 50.0, 20.0])
     compared.judge.accuracy = lambda weights: next(judged, 50.0)
     grid = tuple({"lr": lr} for lr in (0.1, 0.2, 0.3))
-    compared.data = digits
     compared.run_all([pretend(grid)])
     kinds = [(run["kind"], run["steps"], run["settings"]["lr"]) for run in store.runs]
     # 4 steps are as much as a grid's run may take
@@ -127,20 +128,39 @@ def test_a_grid_takes_the_best_and_gives_way_to_what_was_set(pretend, digits, tm
 
 
 def test_an_interrupted_comparison_goes_on(pretend, digits, tmp_path):
-    compared, store = comparison(tmp_path, "--seeds", "3")
-    compared.data = digits
+    compared, store = comparison(tmp_path, digits, "--seeds", "3")
     compared.run_all([pretend()])
     path = store.path
     kept = json.loads(path.read_text())
     kept["runs"] = kept["runs"][:1]
     path.write_text(json.dumps(kept))
     before = len(pretend.made)
-    again, store = comparison(tmp_path, "--seeds", "3")
-    again.data = digits
+    again, store = comparison(tmp_path, digits, "--seeds", "3")
     again.run_all([pretend()])
     assert len(pretend.made) - before == 2
     assert [run["seed"] for run in json.loads(path.read_text())["runs"]] == [42, 43, 44]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_finished_is_reported_after_an_interruption(tmp_path, monkeypatch, capsys):
+    from benchmarks import harness
+    from benchmarks.learning import __main__ as program
+
+    monkeypatch.setattr(harness, "limit_threads", lambda threads: None)
+    train = program.run
+
+    def once(task, *rest):
+        if task.method.name != "control":
+            raise KeyboardInterrupt
+        return train(task, *rest)
+
+    monkeypatch.setattr(program, "run", once)
+    out = tmp_path / "runs"
+    assert program.main(["--quick", "--methods", "node", "--out", str(out)]) == 130
+    assert "finished runs are kept" in capsys.readouterr().err
+    runs = json.loads((tmp_path / "runs.json").read_text())["runs"]
+    assert [run["method"] for run in runs] == ["control"]
+    assert "control 1,1,1,1,1" in (tmp_path / "runs.txt").read_text()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"runs": 3}', '{"runs": [{"a": 1}]}'])
@@ -157,10 +177,10 @@ def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, text):
 # -- options ---------------------------------------------------------------------------------------
 
 
-def test_steps_by_method_by_work_and_settings(tmp_path):
+def test_steps_by_method_by_work_and_settings(tmp_path, digits):
     from benchmarks.learning import methods, network, options
 
-    compared, _ = comparison(tmp_path, "--steps", "star=7", "--tflop", "1")
+    compared, _ = comparison(tmp_path, digits, "--steps", "star=7", "--tflop", "1")
     assert compared.task(methods.BY_NAME["star"], 1).steps == 7
     assert compared.task(methods.BY_NAME["sgd"], 1).steps == round(
         1e12 / network.backprop_flops(64)
@@ -189,10 +209,10 @@ def test_bad_options_are_refused(arguments, capsys):
     assert "expected" in capsys.readouterr().err or arguments[0] == "--data"
 
 
-def test_settings_that_do_not_fit_are_refused_before_anything_runs(tmp_path):
+def test_settings_that_do_not_fit_are_refused_before_anything_runs(tmp_path, digits):
     from benchmarks.learning import options
 
-    compared, store = comparison(tmp_path, "--methods", "", "--set", "control.vendors=1,1")
+    compared, store = comparison(tmp_path, digits, "--methods", "", "--set", "control.vendors=1,1")
     with pytest.raises(SystemExit, match="--set: control: "):
         compared.run_all(options.chosen(compared.options))
     assert store.runs == [] and not store.path.exists()

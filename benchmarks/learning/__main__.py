@@ -14,7 +14,7 @@ from benchmarks.learning.store import Store
 from benchmarks.learning.train import GRID, Record, Task, run
 
 GRID_SEED = 1_000_003  # apart from the runs' own
-POINTS = 40  # evaluations of a run unless told otherwise
+POINTS = 25  # evaluations of a run unless told otherwise; each answers all test images
 QUICK_TEST_IMAGES = 200
 
 
@@ -61,9 +61,10 @@ class Comparison:
         steps = self.options.steps_of.get(method.name, method.steps)
         if self.options.tflop and method.name not in self.options.steps_of:
             steps = max(1, round(self.options.tflop * 1e12 / flops))
+        every = self.options.eval_every or max(1, steps // POINTS)
         if kind == GRID:
             steps = min(steps, max(1, int(self.options.grid_tflop * 1e12 / flops)))
-        every = self.options.eval_every or max(1, steps // POINTS)
+            every = steps  # only the end counts
         return Task(method, seed, steps, every, self.data.name, kind)
 
     def do(self, task: Task) -> Record:

@@ -1,12 +1,15 @@
-"""Low-rank evolution strategy after EGGROLL (Sarkar et al. 2025, arXiv 2511.16652), in PyTorch.
+"""Low-rank evolution strategy after EGGROLL, in PyTorch.
+
+Sarkar et al., "Evolution Strategies at the Hyperscale", 2025, arXiv 2511.16652: low-rank noise in
+pairs of opposite sign, standardised scores, full noise for what is no matrix.
 
 Member m of a population runs with ``W + s sigma A B^T / sqrt(r)`` for every weight matrix, A
 ``(O, r)`` and B ``(I, r)`` standard normal, s = 1 and -1 for the two members of a pair; a
 convolution's matrix is ``(O, C k k)``. Biases and the norms' weights get full normal noise. The
 perturbed matrix is never built: ``x W^T`` runs for all members as one batch, and ``(x B) A^T`` adds
 to it. Losses are standardised over the population, ``z``, and the gradient
-``sum z s A B^T / sqrt(r) / (P sigma)`` goes to Adam. Every member sees the same batch. The paper
-has no convolutions; their treatment here, and Adam, are ours.
+``sum z s A B^T / sqrt(r) / (P sigma)`` goes to Adam. Every member sees the same batch. A
+convolution as one matrix, and Adam, are choices made here.
 """
 
 import dataclasses

@@ -60,7 +60,7 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", choices=("full", "bundled"), default="full")
     parser.add_argument(
         "--eval-every", type=int, metavar="N", help="steps between evaluations on all test "
-        "images; default a 40th of the run",
+        "images; default a 25th of the run",
     )  # fmt: skip
     parser.add_argument(
         "--set", dest="changes", action="append", default=[], metavar="NAME.KEY=VALUE",

@@ -144,7 +144,7 @@ void DeviceExecutor::pack(const Session& session) {
     args.values = at<float>(session.arena.upload + upload.values);
     args.seeds = at<std::uint64_t>(session.arena.upload + upload.seeds);
     args.scales = at<float>(session.arena.upload + upload.scales);
-    args.amplitude = at<float>(session.arena.upload + upload.amplitude);
+    args.amplitudes = at<float>(session.arena.upload + upload.amplitudes);
     args.value_count = lowered_->models[i]->parameter_count();
     args.parameters = reinterpret_cast<const Parameter*>(constants + tables_[i].parameters);
     args.tiles = reinterpret_cast<const RandomTile*>(constants + tables_[i].tiles);

@@ -94,7 +94,9 @@ class GpuBackend : public Backend {
       const auto coefficient = static_cast<float>(coefficients[v]);
       if (weights.seeds[v] == 0 || coefficient == 0) continue;
       seeds.push_back(weights.seeds[v]);
-      factors.push_back(coefficient);
+      // the opposite delta of an antithetic vendor, times a number, is the delta times its opposite
+      factors.push_back(weights.seeded_amplitude(v) == weights.amplitude ? coefficient
+                                                                         : -coefficient);
     }
     if (seeds.empty() || model.parameter_count() == 0) return;
     run_combine(model, seeds, factors, weights.amplitude, out);

@@ -42,6 +42,13 @@ void write_running(const Program& program, const Model& model,
   }
 }
 
+std::vector<float> seeded_amplitudes(const VendorWeights& weights) {
+  std::vector<float> amplitudes;
+  for (std::size_t v = 0; v < weights.seeds.size(); ++v)
+    amplitudes.push_back(weights.seeded_amplitude(static_cast<std::int64_t>(v)));
+  return amplitudes;
+}
+
 }  // namespace
 
 ParameterTable parameter_table(const Model& model, const std::vector<Packing>* packings) {
@@ -84,7 +91,7 @@ UploadPlan plan_upload(const std::vector<Program>& programs, const Request& requ
     UploadPlan::Level level;
     level.seeds = extent.add(static_cast<std::int64_t>(weights.seeds.size()) * 8);
     level.scales = extent.add(static_cast<std::int64_t>(weights.scales.size()) * 4);
-    level.amplitude = extent.add(4);
+    level.amplitudes = extent.add(static_cast<std::int64_t>(weights.seeds.size()) * 4);
     level.values = extent.add(values * 4);
     for (const Step& step : programs[i].steps)
       if (step.kind == StepKind::batch_norm && request.inference)
@@ -106,7 +113,8 @@ void fill_upload(const std::vector<Program>& programs,
     const UploadPlan::Level& level = plan.levels[i];
     write(block + level.seeds, weights.seeds.data(), weights.seeds.size());
     write(block + level.scales, weights.scales.data(), weights.scales.size());
-    write(block + level.amplitude, &weights.amplitude, 1);
+    const std::vector<float> amplitudes = seeded_amplitudes(weights);
+    write(block + level.amplitudes, amplitudes.data(), amplitudes.size());
     if (weights.values) write(block + level.values, weights.values->data(), weights.values->size());
     write_running(programs[i], *models[i], level.running, block);
   }

@@ -22,7 +22,7 @@ ParameterTable parameter_table(const Model& model, const std::vector<Packing>* p
 // Byte offsets into the block.
 struct UploadPlan {
   struct Level {
-    std::int64_t seeds = 0, scales = 0, amplitude = 0, values = 0;
+    std::int64_t seeds = 0, scales = 0, amplitudes = 0, values = 0;
     std::vector<std::int64_t> running;  // per batch norm, (2, C)
   };
   std::int64_t samples = 0, labels = 0, counted = 0;

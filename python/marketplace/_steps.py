@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, I32, float_input, path_input, paths_input, refusal, scalar
+from ._arrays import (
+    F32,
+    I32,
+    float_input,
+    path_input,
+    paths_input,
+    refusal,
+    scalar,
+    seeds_input,
+)
 from ._market import Spec, sample_upstream
 from ._recording import Recorder, present_rates
 
@@ -37,6 +46,7 @@ class StepParts:
     recorder: Recorder | None
     _market: _core.Market
     _native: _core.Optimizer
+    _momentum: float
 
     def compute_direction_vectors(
         self,
@@ -136,6 +146,31 @@ class StepParts:
             for i, v in enumerate(chosen)
         ]
         return np.array(rates, dtype=np.float32)
+
+    @property
+    def update(self) -> str:
+        """How a direction becomes a step."""
+        return self._native.update
+
+    @property
+    def momentum(self) -> float:
+        """How much of the last step's speed, or of Adam's mean, stays."""
+        return self._momentum
+
+    @property
+    def shaping(self) -> str:
+        """How losses become scores."""
+        return self._native.shaping
+
+    @property
+    def antithetic(self) -> bool:
+        """Whether vendors come in pairs of opposite deltas."""
+        return self._native.antithetic
+
+    @property
+    def control_variate(self) -> bool:
+        """Whether a scatter's losses are told less those of the base weights."""
+        return self._native.control_variate
 
     # -- the way to the engine ---------------------------------------------------------------------
 
@@ -311,3 +346,13 @@ def warn_if(degenerate: bool, op: str) -> None:
     if degenerate:
         text = f"{op}: all losses are equal, the direction is zero and tells nothing"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def default_update(plan: str) -> str:
+    """Name the rule of a plan: measured gradients differ in scale, z-scores do not."""
+    return "adam" if plan == "node" else "unit"
+
+
+def checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:
+    """Give every spec's seeds ``(V,)`` as uint64."""
+    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(seeds)]

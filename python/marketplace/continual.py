@@ -12,8 +12,8 @@ loss tells of its deltas is small beside what samples differ in anyway. Three th
 
       z from  w[b] / q[b] * (loss(path[p], sample b) - loss(base, sample b))
 
-  has the same mean as if every sample were run. So half as many paths as samples will do, and
-  answering and learning together cost 1.5 times what answering does.
+  has the same mean as if every sample were run. So half as many paths as samples will do:
+  answering and learning together take 1.5 times the operations of answering.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -7,8 +7,7 @@ they follow from one seed per vendor and are regenerated wherever they are used.
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from . import _core, _state, random
 from ._arrays import (
@@ -18,12 +17,19 @@ from ._arrays import (
     refusal,
     scalar,
     seed_input,
-    seeds_input,
 )
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
 from ._recording import Draw, present_rates
 from ._scores import topk
-from ._steps import Number, OptimizerVendors, SpecContext, UnitVectorMode, warn_if
+from ._steps import (
+    Number,
+    OptimizerVendors,
+    SpecContext,
+    UnitVectorMode,
+    checked_seeds,
+    default_update,
+    warn_if,
+)
 from ._updates import UpdateParts
 from .checkpoint import FilePath
 
@@ -179,9 +185,9 @@ class Optimizer(UpdateParts):
             probe_scale=self._number("probe_scale"),
             meta_learning_rate=self._number("meta_learning_rate"),
             seed=master,
-            seeds=None if seeds is None else _checked_seeds(seeds),
+            seeds=None if seeds is None else checked_seeds(seeds),
             control_variate=bool(control_variate),
-            update=_default_update(plan) if update is None else str(update),
+            update=default_update(plan) if update is None else str(update),
             momentum=self._momentum,
             shaping=str(shaping),
             antithetic=bool(antithetic),
@@ -215,31 +221,6 @@ class Optimizer(UpdateParts):
     def threads(self) -> int:
         """Threads in use."""
         return self._market.engine.threads
-
-    @property
-    def update(self) -> str:
-        """How a direction becomes a step."""
-        return self._native.update
-
-    @property
-    def momentum(self) -> float:
-        """How much of the last step's speed, or of Adam's mean, stays."""
-        return self._momentum
-
-    @property
-    def shaping(self) -> str:
-        """How losses become scores."""
-        return self._native.shaping
-
-    @property
-    def antithetic(self) -> bool:
-        """Whether vendors come in pairs of opposite deltas."""
-        return self._native.antithetic
-
-    @property
-    def control_variate(self) -> bool:
-        """Whether a scatter's losses are told less those of the base weights."""
-        return self._native.control_variate
 
     def flops_per_step(
         self,
@@ -399,11 +380,3 @@ class Optimizer(UpdateParts):
             changed then.
         """
         return _state.resume(cls, path, marketplace, device, threads, max_memory_bytes)
-
-
-def _default_update(plan: str) -> str:
-    return "adam" if plan == "node" else "unit"
-
-
-def _checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:
-    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(seeds)]

@@ -43,8 +43,9 @@ TEST_CASE("equal losses give zeros and say so") {
 
 TEST_CASE("coefficients are float32 numbers, so that four bytes keep a step") {
   const Plan plan = tree_plan({3, 2}, {});
-  const Coefficients c = direction_coefficients(PlanKind::tree, UnitVectorMode::per_spec,
-                                                {1, 2, 4, 8, 16, 31}, plan_paths(plan), {3, 2});
+  const Coefficients c =
+      direction_coefficients(PlanKind::tree, UnitVectorMode::per_spec, Shaping::z,
+                             {1, 2, 4, 8, 16, 31}, plan_paths(plan), {3, 2});
   for (const auto& spec : c.values)
     for (double value : spec) CHECK(value == static_cast<double>(static_cast<float>(value)));
 }
@@ -70,4 +71,24 @@ TEST_CASE("a loss that is not finite is named by its path") {
   CHECK_THROWS_AS(direction_coefficients(PlanKind::tree, UnitVectorMode::whole, Shaping::z, {1, 2},
                                          {0, 0, 0, 5}, {2, 2}),
                   Error);
+}
+
+TEST_CASE("ranks go from 0.5 down to -0.5, equal losses share theirs") {
+  const Plan plan = star_plan({5});
+  const Coefficients c =
+      direction_coefficients(PlanKind::star, UnitVectorMode::per_spec, Shaping::rank,
+                             {3, 1, 9, 3, 100}, plan_paths(plan), {5});
+  CHECK_FALSE(c.degenerate);
+  CHECK(c.values[0] == std::vector<double>{0.125, 0.5, -0.25, 0.125, -0.5});
+}
+
+TEST_CASE("signs tell the side of the median") {
+  const Plan plan = star_plan({4});
+  const auto values = [&](const std::vector<float>& losses) {
+    return direction_coefficients(PlanKind::star, UnitVectorMode::whole, Shaping::sign, losses,
+                                  plan_paths(plan), {4})
+        .values[0];
+  };
+  CHECK(values({3, 1, 9, 4}) == std::vector<double>{1, 1, -1, -1});
+  CHECK(values({1, 1, 9, 1}) == std::vector<double>{0, 0, -1, 0});
 }

@@ -62,7 +62,8 @@ TEST_CASE("a plugin that cannot be used says why") {
 }
 
 TEST_CASE("devices by name") {
-  for (const char* name : {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "", "CPU ", "cpu,cpu", ","})
+  for (const char* name :
+       {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "", "CPU ", "cpu,cpu", ","})
     CHECK_THROWS_WITH_AS(make_backend(name, "float32", 1), doctest::Contains("'auto', 'cpu'"),
                          Error);
   CHECK_THROWS_WITH_AS(make_backend(std::vector<std::string>(2, "cpu"), "float32", 1),

@@ -59,8 +59,8 @@ __global__ void pack_kernel(PackArgs args) {
   float lane0 = 0, lane1 = 0;
   if (args.kind == VendorWeights::Kind::seeded && args.seeds[vendor] != 0) {
     const RandomWords words = block_words(args.seeds[vendor], parameter.counter, half, block);
-    lane0 = word_to_delta(words.lane0, *args.amplitude);
-    lane1 = word_to_delta(words.lane1, *args.amplitude);
+    lane0 = word_to_delta(words.lane0, args.amplitudes[vendor]);
+    lane1 = word_to_delta(words.lane1, args.amplitudes[vendor]);
   }
   store_weight<T>(args, parameter, vendor, block, weight(args, parameter, vendor, block, lane0));
   if (half + block >= parameter.count) return;  // an odd tensor's last block has one number

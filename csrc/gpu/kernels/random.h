@@ -31,7 +31,7 @@ struct PackArgs {
   const float* values = nullptr;         // (n,) direction, or (V, n) explicit weights
   const std::uint64_t* seeds = nullptr;  // (V,)
   const float* scales = nullptr;         // (V,)
-  const float* amplitude = nullptr;      // one number
+  const float* amplitudes = nullptr;     // (V,)
   std::int64_t value_count = 0;          // n
   const Parameter* parameters = nullptr;
   const RandomTile* tiles = nullptr;

@@ -12,6 +12,7 @@ from ._values import number, sampling_counts, vendor_choice, whole
 
 PLANS = ("node", "star", "tree")
 UPDATES = ("unit", "momentum", "clipup", "adam")
+SHAPINGS = ("z", "rank", "sign")
 DTYPES = ("float32", "bfloat16")
 ALGORITHMS = ("v2", "v1")
 UNIT_VECTOR_MODES = tuple(mode.value for mode in UnitVectorMode)
@@ -131,6 +132,18 @@ def add_update(group: _Group, defaults: Defaults) -> None:
         "--update",
         choices=UPDATES,
         help="how a direction becomes a step (default: adam with plan node, else unit)",
+    )
+    group.add_argument(
+        "--shaping",
+        choices=SHAPINGS,
+        help="how losses become scores: by their distance from the mean, their rank, or their side "
+        "of the median (default: z)",
+    )
+    group.add_argument(
+        "--antithetic",
+        action="store_true",
+        default=None,
+        help="vendors in pairs of opposite deltas; --plan star or tree",
     )
     group.add_argument(
         "--momentum",

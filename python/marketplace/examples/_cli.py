@@ -37,10 +37,9 @@ LOG_FORMATS = (".jsonl", ".csv")
 class Options:
     """What the command line of every example asks for; None means not given.
 
-    ``auto_vendors`` stands for ``--vendors auto``; ``vendors`` is None then.
-    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``update``, ``momentum``, ``meta_lr``, ``seed``
-    and ``dtype`` can come from a checkpoint, so a default for them is settled only when no run is
-    resumed.
+    ``plan``, ``vendors``, ``lr``, ``probe_scale``, ``update``, ``momentum``, ``shaping``,
+    ``antithetic``, ``meta_lr``, ``seed`` and ``dtype`` can come from a checkpoint, so a default for
+    them is settled only when no run is resumed.
     """
 
     steps: int
@@ -49,8 +48,7 @@ class Options:
     marketplace_replica: int
     algorithm: str
     unit_vector_mode: str
-    vendors: tuple[int, ...] | None
-    auto_vendors: bool
+    vendors: tuple[int, ...] | str | None
     flops: float | None
     upstream_sampling: tuple[int, ...] | None
     plan: str | None
@@ -62,6 +60,8 @@ class Options:
     probe_scale: float | None
     update: str | None
     momentum: float | None
+    shaping: str | None
+    antithetic: bool | None
     meta_lr: float | None
     seed: int | None
     device: str
@@ -78,6 +78,16 @@ class Options:
     tensorboard: Path | None
     replay_log: Path | None
     quiet: bool
+
+    @property
+    def auto_vendors(self) -> bool:
+        """Whether vendors follow from ``flops``."""
+        return self.vendors == AUTO
+
+    @property
+    def vendor_counts(self) -> tuple[int, ...] | None:
+        """The vendors that were named."""
+        return self.vendors if isinstance(self.vendors, tuple) else None
 
     @property
     def loss_classes(self) -> tuple[int, ...] | None:
@@ -124,9 +134,6 @@ def parse(
         With status 2 after a message about a bad value; with 0 after ``--help``.
     """
     given = vars(parser.parse_args(argv))
-    given["auto_vendors"] = given["vendors"] == AUTO
-    if given["auto_vendors"]:
-        given["vendors"] = None
     if given["lr_schedule"] is None:
         given["lr_schedule"] = "cosine" if choose_plan(given) == "node" else "exponential"
     problem = _find_schedule_problem(given)
@@ -190,6 +197,11 @@ def _find_problem(options: Options) -> str | None:
         return "argument --flops: expected --vendors auto, received none"
     if options.auto_vendors and options.plan == "tree":
         return "argument --plan: expected star or node with --vendors auto, received tree"
+    if options.plan == "node" and (options.antithetic or (options.shaping or "z") != "z"):
+        name = "--antithetic" if options.antithetic else f"--shaping {options.shaping}"
+        return f"argument --plan: expected star or tree with {name}, received node"
+    if options.antithetic and options.meta_lr is not None:
+        return "argument --antithetic: expected none with --meta-lr, received one"
     if options.algorithm == "v1" and options.plan == "node":
         return "argument --plan: expected star or tree with --algorithm v1, received node"
     if options.algorithm == "v1":

@@ -11,7 +11,7 @@ from . import _cli
 from ._arguments import Defaults
 from ._cli import Options
 from ._markets import DIGIT_MARKETS, NORMS, Structure, digit_structure
-from ._values import class_list
+from ._values import AUTO, class_list
 
 IMAGE_SHAPE = (1, 28, 28)
 CLASS_COUNT = 10
@@ -55,8 +55,9 @@ def choose_plan(given: Mapping[str, object]) -> str | None:
     """
     if given["plan"] is not None:
         return str(given["plan"])
-    others = ("vendors", "upstream_sampling", "meta_lr", "market")
+    others = ("upstream_sampling", "meta_lr", "market", "shaping", "antithetic")
     asked = any(given[name] is not None for name in others)
+    asked = asked or given["vendors"] not in (None, AUTO)
     asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
     asked = asked or bool(given["exclude_missing_from_loss"])
     return None if asked else "node"
@@ -144,4 +145,4 @@ def _find_problem(options: DigitOptions) -> str | None:
     if options.exclude_missing_from_loss and options.plan == "node":
         return "argument --exclude-missing-from-loss: expected --plan star or tree, received node"
     structure = options.structure
-    return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)
+    return structure.find_problem(options.plan, options.vendor_counts, options.upstream_sampling)

@@ -50,7 +50,7 @@ def set_up(
     plan = options.plan or structure.plan
     seed = DEFAULT_SEED if options.seed is None else options.seed
     random.manual_seed(seed)
-    market = structure.specs(plan, options.vendors, options.upstream_sampling)
+    market = structure.specs(plan, options.vendor_counts, options.upstream_sampling)
     if options.auto_vendors:
         _allocate(market, plan, sample_shape, options.flops)
     if options.resume is not None:
@@ -66,6 +66,8 @@ def set_up(
         plan=plan,
         update=options.update,
         momentum=0.9 if options.momentum is None else options.momentum,
+        shaping=options.shaping or "z",
+        antithetic=bool(options.antithetic),
         device=options.device,
         dtype=options.dtype or "float32",
         seed=seed,
@@ -100,7 +102,7 @@ def _default_rates(options: Options, defaults: Defaults, plan: str) -> tuple[flo
 def _resume(options: Options, market: list[Spec]) -> Optimizer:
     assert options.resume is not None
     opt = Optimizer.resume(options.resume, market, device=options.device, threads=options.threads)
-    for name in ("plan", "seed", "dtype", "update", "momentum"):
+    for name in ("plan", "seed", "dtype", "update", "momentum", "shaping", "antithetic"):
         given, kept = getattr(options, name), getattr(opt, name)
         if given is not None and given != kept:
             raise ValueError(f"--{name}: expected {kept}, as in {options.resume}, received {given}")

@@ -240,7 +240,7 @@ def _find_problem(options: ImageOptions) -> str | None:
     if options.plan == "node":
         return "argument --plan: expected star or tree for a network with branches, received node"
     structure = resnet_structure(options.market)
-    return structure.find_problem(options.plan, options.vendors, options.upstream_sampling)
+    return structure.find_problem(options.plan, options.vendor_counts, options.upstream_sampling)
 
 
 def _load(options: ImageOptions, report: Callable[[str], None] | None) -> Dataset:
