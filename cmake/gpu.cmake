@@ -42,6 +42,9 @@ function(marketplace_gpu_commands)
   # "contract": two roundings stay two, as on the CPU (cmake/defaults.cmake)
   set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -fmad=false -I "${PROJECT_SOURCE_DIR}/csrc"
       -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
+    list(APPEND cuda -Xcompiler -Wno-restrict)  # false alarms, see warnings.cmake
+  endif()
   set(hip "${CMAKE_COMMAND}" -E env HIP_PLATFORM=amd "${MARKETPLACE_HIPCC}"
       ${MARKETPLACE_HIP_FLAGS})
   set(hip_compile ${hip} -x hip -D__HIP_PLATFORM_AMD__ -std=c++20 -O3 -ffp-contract=off
