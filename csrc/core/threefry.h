@@ -8,7 +8,10 @@
 
 #include <cstdint>
 
-#if defined(__CUDACC__) || defined(__HIPCC__)
+#if defined(__HIPCC__)  // spelt out: nothing of HIP's headers is needed, or comes before this one
+#define MP_HOST_DEVICE \
+  static inline __attribute__((host)) __attribute__((device)) __attribute__((always_inline))
+#elif defined(__CUDACC__)
 #define MP_HOST_DEVICE static __host__ __device__ __forceinline__
 #else
 #define MP_HOST_DEVICE static inline __attribute__((always_inline))
@@ -60,9 +63,12 @@ MP_HOST_DEVICE float word_to_float(std::uint32_t word) {
 // uniform(-a, a) as (2a)u - a, two roundings and never a fused one, so every device agrees to the
 // bit.
 MP_HOST_DEVICE float word_to_delta(std::uint32_t word, float amplitude) {
-#if defined(__CUDA_ARCH__) || defined(__HIP_DEVICE_COMPILE__)
+#if defined(__CUDA_ARCH__)
   return __fsub_rn(__fmul_rn(2.0f * amplitude, word_to_float(word)), amplitude);
 #else
+#if defined(__HIPCC__)
+#pragma clang fp contract(off)
+#endif
   return (2.0f * amplitude) * word_to_float(word) - amplitude;
 #endif
 }
