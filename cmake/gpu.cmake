@@ -89,8 +89,10 @@ function(marketplace_gpu_plugin vendor)
   add_custom_command(
     OUTPUT "${plugin}"
     COMMAND ${${vendor}_link} -shared ${objects} "$<TARGET_FILE:marketplace_gpu_host>"
-            "$<TARGET_FILE:marketplace_graph>" -Xlinker --exclude-libs=ALL -o "${plugin}"
-    DEPENDS ${objects} marketplace_gpu_host marketplace_graph COMMENT "${vendor}: plugin" VERBATIM)
+            "$<TARGET_FILE:marketplace_graph>"
+            -Xlinker "--version-script=${PROJECT_SOURCE_DIR}/csrc/gpu/plugin.map" -o "${plugin}"
+    DEPENDS ${objects} marketplace_gpu_host marketplace_graph "${PROJECT_SOURCE_DIR}/csrc/gpu/plugin.map"
+    COMMENT "${vendor}: plugin" VERBATIM)
   add_custom_target(marketplace_${vendor} ALL DEPENDS "${plugin}")
   install(FILES "${plugin}" DESTINATION marketplace)
 endfunction()
