@@ -279,22 +279,9 @@ class UpdateParts(StepParts, abc.ABC):
         self._end_update()
 
     def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
-        """Make vendors that differ in how far they step along a direction.
+        """Make vendors that differ in how far they step; see ``StepParts.update_lr_scales``.
 
-        Vendor v now carries ``direction * lr * (1 + s_v)``; the next ``probe`` or ``forward`` tells
-        which scale is best.
-
-        Parameters
-        ----------
-        direction_vectors : sequence of mapping of str to array
-            Per spec and key, a direction.
-
-        Raises
-        ------
-        RuntimeError
-            Without a meta learning rate.
-        TypeError, ValueError
-            For other keys or shapes.
+        Losses that were added up for the present vendors are dropped.
         """
         super().update_lr_scales(direction_vectors)
         self._start_over()

@@ -151,22 +151,14 @@ def add_update(group: _Group, defaults: Defaults) -> None:
         metavar="X",
         help="of --update momentum, clipup and adam (default: 0.9)",
     )
-    group.add_argument(
-        "--forward-pass",
-        type=whole(1),
-        default=1,
-        metavar="N",
-        help="minibatches per update, with the same vendors; losses are averaged "
-        "(default: %(default)s)",
+    repeats = (
+        ("--forward-pass", "minibatches per update, with the same vendors; losses are averaged"),
+        ("--marketplace-replica", "independent draws of all vendors per update; directions add up"),
     )
-    group.add_argument(
-        "--marketplace-replica",
-        type=whole(1),
-        default=1,
-        metavar="N",
-        help="independent draws of all vendors per update; directions are summed "
-        "(default: %(default)s)",
-    )
+    for name, text in repeats:
+        group.add_argument(
+            name, type=whole(1), default=1, metavar="N", help=f"{text} (default: %(default)s)"
+        )
 
 
 def add_schedule(group: _Group, defaults: Defaults) -> None:
