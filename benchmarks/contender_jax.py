@@ -1,10 +1,10 @@
-"""JAX on the CPU: the whole evaluation as one jitted function.
+"""JAX: the whole evaluation as one jitted function.
 
 - ``jax-vmap``: ``jax.vmap`` over the vendors.
 - ``jax-loop``: the vendors one after another, unrolled while tracing.
 
-All vendors' weights lie ready in the dtype. XLA takes its number of threads from the environment
-and from the cores that the process may use; ``harness.limit_threads`` sets both.
+All vendors' weights lie ready in the dtype. On a CPU, XLA takes its number of threads from
+the environment and from the cores that the process may use; ``harness.limit_threads`` sets both.
 """
 
 from typing import Any
@@ -14,14 +14,17 @@ from benchmarks.cases import Case, Conv, Linear, Norm
 from benchmarks.harness import Run
 from benchmarks.problem import F32, Problem
 
+PLATFORMS = {"cpu": "cpu", "cuda": "cuda", "hip": "rocm"}
 MOST_UNROLLED = 64  # vendors in all; beyond, compiling takes minutes
 
 
-def load(threads: int) -> None:
-    """Import the library and start its CPU client."""
+def load(threads: int, device: str = "cpu") -> None:
+    """Import the library and start its client; float32 stays float32 on a GPU."""
     import jax
 
-    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_platforms", PLATFORMS[device.partition(":")[0]])
+    if device != "cpu":
+        jax.config.update("jax_default_matmul_precision", "highest")
     jax.devices()
 
 

@@ -56,7 +56,7 @@ def make_specs(case: Case) -> list[Any]:
     ]
 
 
-def load(threads: int) -> None:
+def load(threads: int, device: str = "cpu") -> None:
     """Import the library."""
     import marketplace  # noqa: F401
 
@@ -74,7 +74,7 @@ def make_optimizer(problem: Problem, dtype: str, threads: int) -> Any:
         spec.model.load_state_dict(problem.base(index))
     return mp.Optimizer(
         specs, LEARNING_RATE, probe_scale=PROBE_SCALE, plan=problem.case.plan,
-        seeds=problem.seeds(), dtype=dtype, threads=threads,
+        seeds=problem.seeds(), dtype=dtype, threads=threads, device=problem.device,
     )  # fmt: skip
 
 

@@ -16,8 +16,10 @@ from benchmarks.problem import F32, Problem
 MOST_UNROLLED = 64  # vendors in all; beyond, compiling takes too long
 
 
-def load(threads: int) -> None:
+def load(threads: int, device: str = "cpu") -> None:
     """Import the library; compile with clang where it is installed, else with LLVM's library."""
+    if device != "cpu":
+        raise RuntimeError(f"load: expected the device cpu, received {device}")
     if not any(os.environ.get(name) for name in ("CPU", "LLVM")):
         os.environ["CPU" if shutil.which("clang") else "LLVM"] = "1"
     from tinygrad.device import Device

@@ -26,11 +26,20 @@ TILE = 128  # samples
 MOST_COMPILED = 64  # variants of one function; the default falls back to eager beyond 8
 
 
-def load(threads: int) -> None:
-    """Import the library and set its threads."""
+def load(threads: int, device: str = "cpu") -> None:
+    """Import the library and set its threads; float32 stays float32 on a GPU."""
     import torch
 
     torch.set_num_threads(threads)
+    if device != "cpu":
+        torch.empty(0, device=own_name(device))  # raises where there is none
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+
+
+def own_name(device: str) -> str:
+    """Name a device as PyTorch does, which calls AMD's cards cuda too."""
+    return device.replace("hip", "cuda")
 
 
 def why_not(name: str, case: Case, dtype: str) -> str | None:
@@ -170,6 +179,7 @@ class _Market:
 
         self.case = problem.case
         self.dtype = getattr(torch, dtype)
+        self.device = own_name(problem.device)
         self.memory_format = memory_format
         self.ops = Ops(memory_format)
         self.stacks = [
@@ -184,7 +194,7 @@ class _Market:
     def _weight(self, value: F32) -> Any:
         import torch
 
-        stack: Any = torch.from_numpy(value).to(self.dtype)
+        stack: Any = torch.from_numpy(value).to(self.device, self.dtype)
         if stack.dim() != 5:
             return stack
         formatted = stack.flatten(0, 1).contiguous(memory_format=self.memory_format)
@@ -193,7 +203,7 @@ class _Market:
     def batch(self, x: F32) -> Any:
         import torch
 
-        tensor = torch.from_numpy(x).to(self.dtype)
+        tensor = torch.from_numpy(x).to(self.device, self.dtype)
         if tensor.dim() == 4:
             tensor = tensor.contiguous(memory_format=self.memory_format)
         return tensor
@@ -254,14 +264,14 @@ def prepare(name: str, problem: Problem, dtype: str, threads: int) -> Run:
     market = _Market(problem, dtype, torch.channels_last if nhwc else torch.contiguous_format)
     way = name.removeprefix("torch-").removesuffix("-nhwc")
     all_vendors = market.compiled() if way == "compile" else getattr(market, way)
-    x, y = market.batch(problem.x), torch.from_numpy(problem.y).long()
+    x, y = market.batch(problem.x), torch.from_numpy(problem.y).to(market.device).long()
     labels = y.repeat(len(problem.case.paths()))
 
     def run() -> F32:
         with torch.inference_mode():
             out = forest.logits(problem.case, x, all_vendors, market.leader, market.join)
             losses = torch.nn.functional.cross_entropy(out.float(), labels, reduction="none")
-            result: F32 = losses.view(-1, len(y)).mean(1).numpy()
+            result: F32 = losses.view(-1, len(y)).mean(1).cpu().numpy()
         return result
 
     return run

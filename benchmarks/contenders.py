@@ -13,9 +13,9 @@ OURS = "ours"
 class Contender:
     """One way to evaluate a case.
 
-    Its module has ``load(threads)``, which imports the library; ``why_not(name, case, dtype)``, the
-    reason to leave a case out, if any; and ``prepare(name, problem, dtype, threads)``, which gives
-    a function that returns all losses once they are computed.
+    Its module has ``load(threads, device)``, which imports the library; ``why_not(name, case,
+    dtype)``, the reason to leave a case out, if any; and ``prepare(name, problem, dtype,
+    threads)``, which gives a function that returns all losses once they are computed.
     """
 
     name: str
@@ -77,7 +77,9 @@ def choose(names: str | None, include_slow: bool) -> list[Contender]:
     return [c for c in ALL if c in allowed or c.name in wanted]
 
 
-def load(contenders: list[Contender], threads: int) -> tuple[list[Contender], dict[str, str]]:
+def load(
+    contenders: list[Contender], threads: int, device: str = "cpu"
+) -> tuple[list[Contender], dict[str, str]]:
     """Import the contenders' libraries; those that could be, and why the others could not."""
     failed: dict[str, str] = {}  # by package
     for contender in contenders:
@@ -88,7 +90,7 @@ def load(contenders: list[Contender], threads: int) -> tuple[list[Contender], di
             failed[package] = f"{package} is not installed"
             continue
         try:
-            contender.module.load(threads)
+            contender.module.load(threads, device)
         except (ImportError, OSError, RuntimeError) as error:
             failed[package] = f"{package} does not work here: {error}"
     notes = {c.name: failed[c.package] for c in contenders if c.package in failed}

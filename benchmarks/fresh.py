@@ -41,7 +41,7 @@ def measure(task: Task) -> dict[str, float]:
 def _measure_here(task: Task) -> dict[str, float]:
     harness.limit_threads(task.threads)
     module = contenders.BY_NAME[task.contender].module
-    module.load(task.threads)
+    module.load(task.threads, task.problem.device)
     imported = _status_bytes("VmRSS")
     run = module.prepare(task.contender, task.problem, task.dtype, task.threads)
     ready = _status_bytes("VmRSS")

@@ -160,6 +160,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "isa": build.get("isa"),
         "compiler": build.get("compiler"),
+        "devices": marketplace.devices(),
         "packages": _versions(),
     }
 

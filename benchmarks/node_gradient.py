@@ -1,4 +1,4 @@
-"""How well node perturbation meets the gradient: cosines by layer, beside PyTorch's backpropagation.
+"""How well node perturbation meets the gradient: cosines by layer, beside PyTorch's own.
 
     python -m benchmarks.node_gradient [--vendors 1,2,5,17,1 ...] [--draws 4] [--json FILE]
 
@@ -57,13 +57,14 @@ def cosines(weights: Weights, vendors: Vendors, draws: int) -> dict[str, float]:
     exact = exact_gradient(weights, x, y)
     found = [estimate(weights, vendors, x, y, seed) for seed in range(draws)]
     return {
-        key: float(np.mean([_cosine(one[key], exact[key]) for one in found]))
+        key: float(np.mean([cosine(one[key], exact[key]) for one in found]))
         for key in exact
         if np.any(found[0][key])
     }
 
 
-def _cosine(a: F32, b: F32) -> float:
+def cosine(a: F32, b: F32) -> float:
+    """Give the cosine of the angle between two arrays."""
     return float(np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 

@@ -1,10 +1,12 @@
 """Ours beside what a user could pick instead: the same probe, identical weights, one process.
 
     python -m benchmarks.peers [--cases tree-8,mlp] [--contenders ours,torch] [--dtype float32]
+    python -m benchmarks.peers --device cuda:0 --cases tree-16 --contenders ours,torch,jax
 
 Times every contender's evaluation of all losses turn by turn, checks that the losses agree, and
 prints a table. A full run is kept in benchmarks/results/, or where ``--json`` says. Peers find all
-vendors' weights ready; ours makes them from seeds within the time that is measured.
+vendors' weights ready; ours makes them from seeds within the time that is measured. On a GPU
+the others find the batch there too, ours takes it from the host.
 """
 
 import argparse
@@ -49,9 +51,9 @@ class Peers:
         self.peaks: dict[str, float] = {}
         self.notes: list[str] = []
         self.lines: list[str] = []
-        self.say(f"{harness.heading(made)}; {options.threads} threads")
+        self.say(f"{harness.heading(made)}; {options.threads} threads; {options.device}")
         chosen = contenders.choose(options.contenders, options.include_slow)
-        self.contenders, missing = contenders.load(chosen, options.threads)
+        self.contenders, missing = contenders.load(chosen, options.threads, options.device)
         for name, reason in missing.items():
             self.note(name, reason)
         self.say(f"\n{table.HEADER}")
@@ -68,7 +70,7 @@ class Peers:
 
     def run_case(self, case: Case) -> None:
         """Measure all contenders on one case, in every dtype."""
-        problem = make_problem(case, self.folder, self.options.threads)
+        problem = make_problem(case, self.folder, self.options.threads, self.options.device)
         for dtype in self.options.dtype.split(","):
             runs, rows = self._first_runs(problem, dtype)
             if runs:
@@ -116,7 +118,7 @@ class Peers:
     ) -> None:
         from marketplace._core import Engine
 
-        engine = Engine("cpu", dtype, self.options.threads)
+        engine = Engine(self.options.device, dtype, self.options.threads)
         peaks: list[float] = []
         yardstick = 0.01 if self.options.quick else 0.2
         every = runs | {"peak": lambda: peaks.append(engine.measure_peak(yardstick))}
@@ -140,13 +142,19 @@ class Peers:
     def finish(self) -> dict[str, Any]:
         """Print the legend and the goals; give all figures."""
         imported = harness.import_times_ms("marketplace", 1 if self.options.quick else 5)
-        for text in ("", table.legend(self.peaks), "", *table.verdicts(self.rows)):
+        for text in (
+            "",
+            table.legend(self.peaks),
+            "",
+            *table.verdicts(self.rows, self.options.device),
+        ):
             self.say(text)
         self.say(table.import_verdict(imported["median_ms"]))
         return {
             **self.made,
             "load_average_after": list(os.getloadavg()),
             "threads": self.options.threads,
+            "device": self.options.device,
             "repeats": self.options.repeats,
             "tolerance": TOLERANCE,
             "peak_flops": self.peaks,
@@ -162,11 +170,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--cases", help=f"with commas; default all; of {', '.join(CASES)}")
     contenders.add_arguments(parser)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, hip:0; default cpu")
     parser.add_argument("--dtype", default="float32,bfloat16", help="default float32,bfloat16")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of each; default 9")
     parser.add_argument("--threads", type=int, default=harness.usable_cores())
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="the result's file")
-    parser.add_argument("--no-memory", action="store_true", help="no processes for peak memory")
+    parser.add_argument(
+        "--no-memory",
+        action="store_true",
+        help="no processes for peak memory; never on a GPU, where it is the host's",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny batches, to see that it works")
     options = parser.parse_args(arguments)
     for given, known in ((options.cases, CASES), (options.dtype, TOLERANCE)):
@@ -175,7 +188,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                 parser.error(f"expected some of {', '.join(known)}, received {name!r}")
     if options.quick:
         options.repeats, options.no_memory = 2, True
+    options.no_memory |= options.device != "cpu"
     return options
+
+
+def chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """Give the named cases, or all that suit the device."""
+    if options.cases:
+        found = [CASES[name] for name in options.cases.split(",")]
+    else:
+        found = [case for case in CASES.values() if options.device != "cpu" or not case.gpu_only]
+    return [case.small() for case in found] if options.quick else found
 
 
 def main(arguments: list[str]) -> int:
@@ -183,11 +206,10 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     harness.limit_threads(options.threads)
     made = harness.record("peers", arguments)
-    names = options.cases.split(",") if options.cases else list(CASES)
     with tempfile.TemporaryDirectory() as folder:
         peers = Peers(options, pathlib.Path(folder), made)
-        for name in names:
-            peers.run_case(CASES[name].small() if options.quick else CASES[name])
+        for case in chosen_cases(options):
+            peers.run_case(case)
         result = peers.finish()
     whole = not (options.cases or options.contenders or options.quick)
     path = options.json or (harness.result_path("peers", made) if whole else None)

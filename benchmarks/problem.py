@@ -19,10 +19,11 @@ LEARNING_RATE, PROBE_SCALE, SEED = 0.1, 0.1, 7
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A case and the file of its numbers."""
+    """A case, the file of its numbers, and the device that is to evaluate it."""
 
     case: Case
     path: pathlib.Path
+    device: str = "cpu"
 
     def read(self, name: str) -> NDArray[Any]:
         """Read one array."""
@@ -77,8 +78,8 @@ class Problem:
             }
 
 
-def make_problem(case: Case, folder: pathlib.Path, threads: int) -> Problem:
-    """Draw a case's numbers and write them into a folder."""
+def make_problem(case: Case, folder: pathlib.Path, threads: int, device: str = "cpu") -> Problem:
+    """Draw a case's numbers and write them into a folder; its losses are always the CPU's."""
     import marketplace as mp
 
     from benchmarks.contender_ours import make_specs
@@ -86,7 +87,13 @@ def make_problem(case: Case, folder: pathlib.Path, threads: int) -> Problem:
     mp.random.manual_seed(SEED)
     specs = make_specs(case)
     optimizer = mp.Optimizer(
-        specs, LEARNING_RATE, probe_scale=PROBE_SCALE, plan=case.plan, seed=SEED, threads=threads
+        specs,
+        LEARNING_RATE,
+        probe_scale=PROBE_SCALE,
+        plan=case.plan,
+        seed=SEED,
+        threads=threads,
+        device="cpu",
     )
     rng = np.random.default_rng(SEED)
     x = rng.integers(0, 256, size=(case.batch, *case.sample)).astype(np.float32)
@@ -105,4 +112,4 @@ def make_problem(case: Case, folder: pathlib.Path, threads: int) -> Problem:
             arrays[f"vendors.{index}.{key}"] = value[None] + delta[key]
     path = folder / f"{case.name}.npz"
     np.savez(path, **arrays)
-    return Problem(case, path)
+    return Problem(case, path, device)

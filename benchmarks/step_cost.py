@@ -42,7 +42,7 @@ class StepCost:
         self.y = rng.integers(0, case.classes, size=case.batch).astype(np.int32)
         self.optimizer = mp.Optimizer(
             make_specs(case), LEARNING_RATE, probe_scale=PROBE_SCALE, plan=case.plan,
-            dtype=options.dtype, threads=options.threads, seed=SEED,
+            dtype=options.dtype, threads=options.threads, seed=SEED, device=options.device,
         )  # fmt: skip
         self.first_seconds = harness.timed(self.train)[0]
         self.loss, self.paths = self.optimizer.probe(self.x, self.y)
@@ -90,13 +90,15 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     }
     seconds = harness.interleaved(runs, options.repeats)
     ms = {name: harness.statistics_ms(times)["median_ms"] for name, times in seconds.items()}
-    deltas = cost.numbers / (max(rates) * cost.threads) * 1e3
+    workers = cost.threads if options.device == "cpu" else 1  # a GPU's rate is all of it
+    deltas = cost.numbers / (max(rates) * workers) * 1e3
     # so short that other programs lengthen many of them: their fastest runs are the ones to trust
     fast = {name: min(seconds[name]) * 1e3 for name in ("few", "more")}
     packing = fast["few"] - few * (fast["more"] - fast["few"]) / (more - few)
     whole = ms["probe"] + ms["step"]
     return {
-        "case": case.name, "dtype": options.dtype, "threads": cost.threads,
+        "case": case.name, "dtype": options.dtype, "device": options.device,
+        "threads": cost.threads,
         "random_numbers": cost.numbers, "random_numbers_per_second_per_core": max(rates),
         "train_step_ms": ms["train_step"], "probe_ms": ms["probe"], "step_ms": ms["step"],
         "deltas_ms": deltas, "packing_ms": packing,
@@ -121,14 +123,14 @@ def text(found: dict[str, Any]) -> str:
     ]
     return "\n".join(
         (
-            f"{found['case']} {found['dtype']}, {found['threads']} threads",
+            f"{found['case']} {found['dtype']}, {found['device']}, {found['threads']} threads",
             f"{'training step':<44} {found['train_step_ms']:>9.3f} ms",
             f"{'probe':<44} {found['probe_ms']:>9.3f} ms",
             *parts,
             f"deltas, direction and update: {found['share']:.2%} "
             f"(goal <= {GOAL:.0%}: {met[found['share'] <= GOAL]})",
             f"random numbers: {found['random_numbers']} a probe, {rate / 1e9:.2f}e9 per second and "
-            "core, added to the weights",
+            "core (of a GPU: in all), added to the weights",
             f"first step {found['first_step_ms']:.1f} ms, {found['first_step_ratio']:.2f} of later "
             f"ones (goal <= {FIRST_STEP}: {met[found['first_step_ratio'] <= FIRST_STEP]})",
         )
@@ -140,6 +142,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.step_cost", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--case", choices=list(CASES), default="tree-8")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, hip:0; default cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=harness.usable_cores())
     parser.add_argument("--repeats", type=int, default=15, help="timed runs of each; default 15")

@@ -7,11 +7,32 @@ from benchmarks.cases import CASES
 from benchmarks.contenders import OURS
 
 MIB = 2**20
-# Goals on two AVX-512 cores: how many times faster than the best peer, with convolutions and
-# without; the least share of peak on the tree cases; and how many times faster than some libraries.
-RATIO = {"float32": (1.3, 1.0), "bfloat16": (1.4, 1.0)}
-SHARE = {"float32": 0.70, "bfloat16": 0.55}
-FAMILY_RATIO = {"float32": {"jax": 4.0, "tinygrad": 10.0}, "bfloat16": {}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Goals:
+    """What a device is to reach, by dtype.
+
+    How many times faster than the best peer, with convolutions and without; the least share of peak
+    on the tree cases; how many times faster than some libraries; TFLOP/s by case.
+    """
+
+    ratio: dict[str, tuple[float, float]]
+    share: dict[str, float] = dataclasses.field(default_factory=dict)
+    families: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    tflops: dict[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+
+
+CPU_GOALS = Goals(  # two AVX-512 cores
+    ratio={"float32": (1.3, 1.0), "bfloat16": (1.4, 1.0)},
+    share={"float32": 0.70, "bfloat16": 0.55},
+    families={"float32": {"jax": 4.0, "tinygrad": 10.0}},
+)
+GPU_GOALS = Goals(  # one H200
+    ratio={"float32": (1.0, 1.0), "bfloat16": (3.0, 1.0)},
+    families={"bfloat16": {"jax": 3.0}},
+    tflops={("tree-16", "bfloat16"): 250.0},
+)
 FIRST_RUN = 1.2
 IMPORT_MS = 300.0
 
@@ -88,34 +109,38 @@ def _verdict(text: str, value: float, goal: float, at_most: bool = False) -> str
     return f"{text} {value:.2f} (goal {sign} {goal:g}: {'met' if met else 'MISSED'})"
 
 
-def verdicts(rows: Iterable[Row]) -> list[str]:
-    """Compare ours with the goals, one line per case and dtype."""
+def verdicts(rows: Iterable[Row], device: str) -> list[str]:
+    """Compare ours with the goals for such a device, one line per case and dtype."""
+    goals = CPU_GOALS if device == "cpu" else GPU_GOALS
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.case, row.dtype), []).append(row)
     lines = []
     for (case, dtype), group in groups.items():
         ours = next((row for row in group if row.contender == OURS), None)
-        judged = _judge(ours, [row for row in group if row is not ours]) if ours else []
+        judged = _judge(ours, [row for row in group if row is not ours], goals) if ours else []
         if judged:
             lines.append(f"{case} {dtype}: {'; '.join(judged)}")
     return lines
 
 
-def _judge(ours: Row, peers: Sequence[Row]) -> list[str]:
+def _judge(ours: Row, peers: Sequence[Row], goals: Goals) -> list[str]:
     dtype = ours.dtype
     found = []
     if peers:
         best = min(peers, key=lambda row: row.median_ms)
-        goal = RATIO[dtype][0 if CASES[ours.case].convolutional else 1]
+        goal = goals.ratio[dtype][0 if CASES[ours.case].convolutional else 1]
         ratio = best.median_ms / ours.median_ms
         found.append(_verdict(f"x {best.contender}", ratio, goal))
-    for family, goal in FAMILY_RATIO[dtype].items():
+    for family, goal in goals.families.get(dtype, {}).items():
         medians = [row.median_ms for row in peers if row.family == family]
         if medians:
             found.append(_verdict(f"x {family}", min(medians) / ours.median_ms, goal))
-    if ours.case.startswith("tree"):
-        found.append(_verdict("share of peak", ours.share_of_peak, SHARE[dtype]))
+    if ours.case.startswith("tree") and dtype in goals.share:
+        found.append(_verdict("share of peak", ours.share_of_peak, goals.share[dtype]))
+    if (ours.case, dtype) in goals.tflops:
+        goal = goals.tflops[ours.case, dtype]
+        found.append(_verdict("TFLOP/s", ours.gflops / 1e3, goal))
     if ours.fresh_first_ms is not None and ours.fresh_later_ms is not None:
         first = ours.fresh_first_ms / ours.fresh_later_ms
         found.append(_verdict("first run / later", first, FIRST_RUN, at_most=True))

@@ -17,7 +17,7 @@ from benchmarks.learning.methods import Settings
 from benchmarks.learning.network import Weights
 
 
-def load(threads: int) -> None:
+def load(threads: int, device: str = "cpu") -> None:
     """Import the library and what it stands on."""
     load_jax(threads)
     import evosax.algorithms  # noqa: F401

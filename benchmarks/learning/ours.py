@@ -8,7 +8,7 @@ from benchmarks.learning.methods import Settings
 from benchmarks.learning.network import Weights
 
 
-def load(threads: int) -> None:
+def load(threads: int, device: str = "cpu") -> None:
     """Import the library."""
     import marketplace  # noqa: F401
 

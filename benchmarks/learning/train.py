@@ -75,11 +75,11 @@ def learning_rate(task: Task, step: int) -> float:
     return schedules.cosine(rate, task.steps)(step)
 
 
-def batch(task: Task, data: Any, step: int) -> tuple[Any, Any]:
+def batch_of(data: Any, seed: int, step: int, size: int) -> tuple[Any, Any]:
     """Give a step's images and labels, the same for all methods with this batch size."""
     from marketplace.examples._batches import batch_indices
 
-    indices = batch_indices(task.seed, step, task.method.settings["batch"], len(data.x_train))
+    indices = batch_indices(seed, step, size, len(data.x_train))
     return data.x_train[indices], data.y_train[indices]
 
 
@@ -92,7 +92,7 @@ def run(task: Task, data: Any, judge: Judge, threads: int) -> Record:
     curve.add(0, trainer)
     diverged = None
     for step in range(task.steps):
-        x, y = batch(task, data, step)
+        x, y = batch_of(data, task.seed, step, method.settings["batch"])
         rate = learning_rate(task, step)
         start = time.perf_counter()
         loss = trainer.step(x, y, rate)
