@@ -87,16 +87,14 @@ def test_a_diverged_run_stops_and_counts_as_lost(pretend, digits):
     assert [point["step"] for point in done["curve"]] == [0, 1, 2, 3]
 
 
-def test_batches_depend_on_seed_and_step_alone(pretend, digits):
+def test_batches_depend_on_seed_and_step_alone(digits):
     from benchmarks.learning import train
 
     digits.y_train = np.arange(12, dtype=np.int32)
-    task = train.Task(pretend(), 1, 6, 1, "d")
-    epoch = np.concatenate([train.batch(task, digits, step)[1] for step in range(3)])
+    epoch = np.concatenate([train.batch_of(digits, 1, step, 4)[1] for step in range(3)])
     assert sorted(epoch) == list(range(12))
-    np.testing.assert_array_equal(train.batch(task, digits, 1)[1], epoch[4:8])
-    other = train.Task(pretend(), 2, 6, 1, "d")
-    assert np.any(train.batch(other, digits, 0)[1] != epoch[:4])
+    np.testing.assert_array_equal(train.batch_of(digits, 1, 1, 4)[1], epoch[4:8])
+    assert np.any(train.batch_of(digits, 2, 0, 4)[1] != epoch[:4])
 
 
 def comparison(tmp_path, data, *arguments):
