@@ -19,9 +19,15 @@ def samples(count=20, seed=1):
 
 
 @pytest.mark.parametrize("plan", ["tree", "star"])
-def test_a_learner_needs_a_scatter(plan):
-    with refusal(ValueError, "Learner", "'scatter'", repr(plan)):
+def test_a_learner_of_another_plan(plan):
+    with refusal(ValueError, "Learner", "'node' or 'scatter'", repr(plan)):
         Learner(make(plan=plan)[1])
+
+
+@pytest.mark.parametrize("options", [{"balance_labels": True}, {"new_class_weight": 2}])
+def test_node_weighs_samples_alike(options):
+    with refusal(ValueError, "Learner", "plan 'node'", *(f"{k}={v}" for k, v in options.items())):
+        Learner(make(plan="node")[1], **options)
 
 
 @pytest.mark.parametrize(

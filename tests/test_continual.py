@@ -41,6 +41,45 @@ def samples(count=20, seed=1):
     return batch((count, 6), seed=seed)
 
 
+# -- plan node -------------------------------------------------------------------------------------
+
+
+def test_node_teaches_the_base_weights_that_answer():
+    built, opt = make(plan="node")
+    learner = Learner(opt, new_classes=[2])
+    x, y = samples()
+    answer = learner.answer(x)
+    same_bits(answer.logits, np.asarray(mp.straight_forward(built.specs, x)))
+    assert answer.paths is None
+    y = np.where(np.arange(20) < 5, -1, y)
+    lesson = learner.learn(answer, y, ignore_index=-1)
+    again, other = make(plan="node")
+    other.step(*other.probe(x, y, ignore_index=-1))
+    same_states(states(built), states(again))
+    expected = np.asarray(mp.functional.cross_entropy(answer.logits, y, "none", ignore_index=-1))
+    close(lesson.loss, expected, relative=1e-6)
+    assert lesson.samples.tolist() == list(range(5, 20)) and not lesson.paths.any()
+    assert lesson.paths.shape == (15, 3) and not lesson.correct[:5].any()
+    same_bits(lesson.scores, lesson.loss[5:])
+
+
+def test_node_learns_a_class_from_a_few_of_each_batch():
+    rng = np.random.default_rng(1)
+    centres = 3 * rng.normal(size=(3, 6)).astype(np.float32)
+
+    def draw(labels):
+        return centres[labels] + rng.normal(size=(len(labels), 6)).astype(np.float32), labels
+
+    opt = make(plan="node", learning_rate=0.01)[1]
+    for _ in range(100):
+        opt.train_step(*draw(rng.integers(0, 2, 60)))
+    learner = Learner(opt, new_classes=[2])
+    lessons = list(learner.follow(draw(np.repeat([0, 1, 2], [28, 28, 4])) for _ in range(100)))
+    before, after = lessons[0].correct, np.mean([one.correct for one in lessons[-10:]], axis=0)
+    assert before[:56].mean() > 0.9 and before[56:].mean() < 0.5
+    assert after[:56].mean() > 0.9 and after[56:].mean() > 0.9
+
+
 # -- weights ---------------------------------------------------------------------------------------
 
 

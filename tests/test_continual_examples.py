@@ -21,8 +21,8 @@ from marketplace.examples._stream import Stream, held_back, mixed_in
 
 EXAMPLES = {"digits": continual_digits, "fashion": continual_fashion}
 TINY = [
-    "--vendors", "2,3,4", "--batch-size", "12", "--new-per-batch", "3", "--threads", "1",
-    "--device", "cpu", "--eval-every", "2",
+    "--plan", "scatter", "--vendors", "2,3,4", "--batch-size", "12", "--new-per-batch", "3",
+    "--threads", "1", "--device", "cpu", "--eval-every", "2",
 ]  # fmt: skip
 pytestmark = pytest.mark.usefixtures("small_data")
 
@@ -226,6 +226,40 @@ def test_answers_in_the_replay_are_those_of_the_base(base, tmp_path):
         chosen = part.chosen(np.array(line[f"{kind}_samples"]))
         right = np.asarray(mp.straight_forward(market, chosen.x)).argmax(axis=1) == chosen.y
         assert right.tolist() == line[f"{kind}_correct"]
+
+
+# -- plan node -------------------------------------------------------------------------------------
+
+NODE = ["--plan", "node", "--vendors", "1,2,1"]
+
+
+@both
+def test_node(name, base, tmp_path, capsys):
+    path = tmp_path / "out.json"
+    result = run_json(name, path, *NODE, "--base", base, "--steps", 3, "--lr-decay", 0.1)
+    assert (result["steps"], result["plan"], result["vendors"]) == (3, "node", [1, 2, 1])
+    assert result["options"]["lr_decay"] == 0.1 and result["options"]["lr"] == 0.001
+    # answering 12 images, and a step that also evaluates them and probes
+    assert result["flops_per_step"] > 2 * 12 * 26e6
+    assert "plan node, vendors 1,2,1" in capsys.readouterr().err
+
+
+def test_node_is_the_default(base, tmp_path):
+    path, here = tmp_path / "out.json", ["--base", str(base), "--steps", "1", "--quiet"]
+    assert continual_digits.main([*here, "--json", str(path), "--batch-size", "27"]) == 0
+    result = json.loads(path.read_text())
+    assert (result["plan"], result["vendors"]) == ("node", [1, 5, 1])
+
+
+@pytest.mark.parametrize(
+    "option", [["--balance-labels"], ["--no-focus"], ["--probe-share", "1"]], ids=" ".join
+)
+def test_node_has_no_use_for_paths(option, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("digits", *NODE, *option)
+    assert stop.value.code == 2
+    expected = f"argument {option[0].replace('no-', '')}: expected --plan scatter"
+    assert expected in capsys.readouterr().err
 
 
 # -- Ctrl-C ----------------------------------------------------------------------------------------

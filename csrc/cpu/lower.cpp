@@ -18,26 +18,22 @@ struct Value {
   Layout layout;
 };
 
-Layout image_layout(const Shape& shape) {
-  return {shape[0], shape[1] * shape[2]};
-}
-
 class Lowering {
  public:
   Lowering(const Model& model, const Shape& input_shape, DType dtype, const KernelTable& kernels)
       : graph_(model.graph()),
+        readers_(graph_),
         shapes_(infer_shapes(graph_, input_shape)),
         element_bytes_(size_bytes(dtype)),
         kernels_(kernels) {
     program_.slots.push_back({element_count(input_shape)});
     program_.input_size = element_count(input_shape);
-    mark_live(graph_.output);
   }
 
   Program run(Layout input_layout, bool last) {
     values_[0].layout = input_layout;
     for (int node = 1; node < static_cast<int>(graph_.ops.size()); ++node)
-      if (live_[node] && !done_[node]) lower_op(node);
+      if (readers_.live(node) && !done_[node]) lower_op(node);
     Value out = values_[graph_.output];
     const Shape& shape = shapes_[graph_.output];
     if (last) out = as_float(planar(graph_.output), element_count(shape));
@@ -52,14 +48,6 @@ class Lowering {
   }
 
  private:
-  void mark_live(int node) {
-    if (live_[node]) return;
-    live_[node] = true;
-    const Op& op = graph_.ops[node];
-    for (int input : {op.a, op.b})
-      if (input >= 0) ++uses_[input], mark_live(input);
-  }
-
   int new_slot(std::int64_t size) {
     program_.slots.push_back({size, 0, 0, static_cast<int>(program_.steps.size()), 0});
     return static_cast<int>(program_.slots.size()) - 1;
@@ -158,7 +146,7 @@ class Lowering {
 
   // A relu that alone reads a step's result happens on the way out; the node whose value that is.
   int fuse_relu(Step& step, int node) {
-    const int next = only_reader(node);
+    const int next = readers_.only(node);
     const bool relu = next >= 0 && graph_.ops[next].kind == OpKind::unary &&
                       graph_.ops[next].unary == UnaryKind::relu;
     if (!relu) return node;
@@ -166,14 +154,6 @@ class Lowering {
     done_[next] = true;
     values_[next] = values_[node];
     return next;
-  }
-
-  // The one node that reads another, -1 where there are several or the result leaves the spec.
-  int only_reader(int node) const {
-    if (uses_[node] != 1 || node == graph_.output) return -1;
-    for (int next = node + 1; next < static_cast<int>(graph_.ops.size()); ++next)
-      if (live_[next] && (graph_.ops[next].a == node || graph_.ops[next].b == node)) return next;
-    return -1;
   }
 
   // The input of a convolution with its zeros around it; (H, W) of the result.
@@ -245,13 +225,9 @@ class Lowering {
 
   // The max pool that alone reads a node, if its windows lie side by side.
   int only_pool(int node) const {
-    const int next = only_reader(node);
+    const int next = readers_.only(node);
     if (next < 0 || graph_.ops[next].kind != OpKind::max_pool2d) return -1;
-    const Window& w = graph_.ops[next].window;
-    for (int axis : {0, 1})
-      if (w.kernel[axis] != w.stride[axis] || w.padding[axis] != 0 || w.dilation[axis] != 1)
-        return -1;
-    return next;
+    return side_by_side(graph_.ops[next].window) ? next : -1;
   }
 
   void lower_pool(int node, StepKind kind) {
@@ -261,42 +237,22 @@ class Lowering {
     values_[node] = {step.out, image_layout(shapes_[node])};
   }
 
-  std::vector<bool> reduced_axes(const Op& op, std::size_t rank) const {
-    std::vector<bool> reduced(rank, op.axes.empty());
-    const auto full = static_cast<std::int64_t>(rank) + 1;
-    for (std::int64_t axis : op.axes) reduced[(axis < 0 ? axis + full : axis) - 1] = true;
-    return reduced;
+  int emit_mean(int node, int slot, const MeanPass& pass) {
+    Step& step = emit(StepKind::mean, node, slot, pass.outer * pass.inner);
+    step.outer = pass.outer, step.axis = pass.axis, step.inner = pass.inner;
+    return step.out;
   }
 
   void lower_mean(int node) {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
-    const std::vector<bool> reduced = reduced_axes(op, in.size());
-    if (in.size() == 3 && !values_[op.a].layout.planar() &&
-        values_[op.a].layout == image_layout(in) && !reduced[0] && reduced[1] && reduced[2]) {
-      Step& step = emit(StepKind::mean, node, values_[op.a].slot, in[0]);
-      step.outer = 1, step.axis = in[1] * in[2], step.inner = in[0];
-      values_[node] = {step.out, {}};
+    if (!values_[op.a].layout.planar() && averages_pixels(op, in) &&
+        values_[op.a].layout == image_layout(in)) {
+      values_[node] = {emit_mean(node, values_[op.a].slot, {1, in[1] * in[2], in[0]}), {}};
       return;
     }
-    // neighbouring axes at once, from the last to the first; a mean of equal means is the mean
     int slot = planar(op.a).slot;
-    std::int64_t inner = 1;
-    for (std::size_t end = in.size(); end > 0;) {
-      std::size_t start = end;
-      std::int64_t axis = 1;
-      while (start > 0 && reduced[start - 1] == reduced[end - 1]) axis *= in[--start];
-      if (reduced[end - 1]) {
-        std::int64_t outer = 1;
-        for (std::size_t i = 0; i < start; ++i) outer *= in[i];
-        Step& step = emit(StepKind::mean, node, slot, outer * inner);
-        step.outer = outer, step.axis = axis, step.inner = inner;
-        slot = step.out;
-      } else {
-        inner *= axis;
-      }
-      end = start;
-    }
+    for (const MeanPass& pass : mean_passes(op, in)) slot = emit_mean(node, slot, pass);
     values_[node] = {slot, {}};
   }
 
@@ -344,13 +300,12 @@ class Lowering {
   }
 
   const Graph& graph_;
+  const Readers readers_;
   std::vector<Shape> shapes_;
   const std::int64_t element_bytes_;
   const KernelTable& kernels_;
   Program program_;
-  std::vector<bool> live_ = std::vector<bool>(graph_.ops.size(), false);
   std::vector<bool> done_ = std::vector<bool>(graph_.ops.size(), false);
-  std::vector<int> uses_ = std::vector<int>(graph_.ops.size(), 0);
   std::vector<Value> values_ = std::vector<Value>(graph_.ops.size());
 };
 

@@ -15,10 +15,6 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-Layout image_layout(const Shape& shape) {
-  return {shape[0], shape[1] * shape[2]};
-}
-
 struct Value {
   int slot = kInputSlot;
   Layout layout;
@@ -28,18 +24,18 @@ class Lowering {
  public:
   Lowering(const Model& model, const Shape& input_shape, DType dtype)
       : graph_(model.graph()),
+        readers_(graph_),
         shapes_(infer_shapes(graph_, input_shape)),
         element_bytes_(size_bytes(dtype)) {
     program_.slots.push_back({element_count(input_shape), true, false, 0, 0});
     program_.input_size = element_count(input_shape);
     program_.whole_batch = needs_whole_batch(graph_);
-    mark_live(graph_.output);
   }
 
   Program run(Layout input_layout, bool last) {
     values_[0].layout = input_layout;
     for (int node = 1; node < static_cast<int>(graph_.ops.size()); ++node)
-      if (live_[node] && !done_[node]) lower_op(node);
+      if (readers_.live(node) && !done_[node]) lower_op(node);
     const Shape& shape = shapes_[graph_.output];
     Value out = last ? as_float(planar(graph_.output)) : values_[graph_.output];
     // a result that all vendors share is still one per row
@@ -54,14 +50,6 @@ class Lowering {
   }
 
  private:
-  void mark_live(int node) {
-    if (live_[node]) return;
-    live_[node] = true;
-    const Op& op = graph_.ops[node];
-    for (int input : {op.a, op.b})
-      if (input >= 0) ++uses_[input], mark_live(input);
-  }
-
   void finish(bool last) {
     for (int i = 0; i < static_cast<int>(program_.steps.size()); ++i)
       for (int slot : {program_.steps[i].a, program_.steps[i].b, program_.steps[i].out})
@@ -191,21 +179,13 @@ class Lowering {
   // A function that alone reads a step's result happens on the way out; the node whose value that
   // is. Any function behind a product, a relu elsewhere.
   int fuse_activation(Step& step, int node, bool any) {
-    const int next = only_reader(node);
+    const int next = readers_.only(node);
     if (next < 0 || graph_.ops[next].kind != OpKind::unary) return node;
     if (!any && graph_.ops[next].unary != UnaryKind::relu) return node;
     step.activation = activation_of(graph_.ops[next].unary);
     done_[next] = true;
     values_[next] = values_[node];
     return next;
-  }
-
-  // The one node that reads another, -1 where there are several or the result leaves the spec.
-  int only_reader(int node) const {
-    if (uses_[node] != 1 || node == graph_.output) return -1;
-    for (int next = node + 1; next < static_cast<int>(graph_.ops.size()); ++next)
-      if (live_[next] && (graph_.ops[next].a == node || graph_.ops[next].b == node)) return next;
-    return -1;
   }
 
   void lower_conv(int node) {
@@ -241,7 +221,7 @@ class Lowering {
     if (!layout.planar()) c.order_outer = layout.channels, c.order_inner = layout.pixels;
     finish_contraction(step, op, node);
     values_[node].layout = {};
-    if (const int next = only_reader(node); next >= 0 && done_[next]) values_[next].layout = {};
+    if (const int next = readers_.only(node); next >= 0 && done_[next]) values_[next].layout = {};
   }
 
   void lower_norm(int node, StepKind kind) {
@@ -266,11 +246,9 @@ class Lowering {
 
   // The max pool that alone reads a normalised image, if its windows lie side by side.
   void fuse_pool(Step& step, int node) {
-    const int pool = only_reader(node);
+    const int pool = readers_.only(node);
     if (pool < 0 || graph_.ops[pool].kind != OpKind::max_pool2d) return;
-    const Window& w = graph_.ops[pool].window;
-    for (int axis : {0, 1})
-      if (w.kernel[axis] != w.stride[axis] || w.padding[axis] != 0 || w.dilation[axis] != 1) return;
+    if (!side_by_side(graph_.ops[pool].window)) return;
     step.pooled = true;
     set_pool(step, pool);
     program_.slots[step.out].size = element_count(shapes_[pool]);
@@ -292,44 +270,22 @@ class Lowering {
     values_[node] = {program_.steps.back().out, image_layout(shapes_[node])};
   }
 
-  std::vector<bool> reduced_axes(const Op& op, std::size_t rank) const {
-    std::vector<bool> reduced(rank, op.axes.empty());
-    const auto full = static_cast<std::int64_t>(rank) + 1;
-    for (std::int64_t axis : op.axes) reduced[(axis < 0 ? axis + full : axis) - 1] = true;
-    return reduced;
-  }
-
-  int emit_mean(int node, int slot, std::int64_t outer, std::int64_t axis, std::int64_t inner) {
-    Step& step = emit(StepKind::mean, node, slot, -1, outer * inner, false);
-    step.outer = outer, step.axis = axis, step.inner = inner;
+  int emit_mean(int node, int slot, const MeanPass& pass) {
+    Step& step = emit(StepKind::mean, node, slot, -1, pass.outer * pass.inner, false);
+    step.outer = pass.outer, step.axis = pass.axis, step.inner = pass.inner;
     return step.out;
   }
 
   void lower_mean(int node) {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
-    const std::vector<bool> reduced = reduced_axes(op, in.size());
-    if (in.size() == 3 && values_[op.a].layout == image_layout(in) && !reduced[0] && reduced[1] &&
-        reduced[2] && !values_[op.a].layout.planar()) {
-      values_[node] = {emit_mean(node, values_[op.a].slot, 1, in[1] * in[2], in[0]), {}};
+    if (!values_[op.a].layout.planar() && averages_pixels(op, in) &&
+        values_[op.a].layout == image_layout(in)) {
+      values_[node] = {emit_mean(node, values_[op.a].slot, {1, in[1] * in[2], in[0]}), {}};
       return;
     }
-    // neighbouring axes at once, from the last to the first; a mean of equal means is the mean
     int slot = planar(op.a).slot;
-    std::int64_t inner = 1;
-    for (std::size_t end = in.size(); end > 0;) {
-      std::size_t start = end;
-      std::int64_t axis = 1;
-      while (start > 0 && reduced[start - 1] == reduced[end - 1]) axis *= in[--start];
-      if (reduced[end - 1]) {
-        std::int64_t outer = 1;
-        for (std::size_t i = 0; i < start; ++i) outer *= in[i];
-        slot = emit_mean(node, slot, outer, axis, inner);
-      } else {
-        inner *= axis;
-      }
-      end = start;
-    }
+    for (const MeanPass& pass : mean_passes(op, in)) slot = emit_mean(node, slot, pass);
     values_[node] = {slot, {}};
   }
 
@@ -375,12 +331,11 @@ class Lowering {
   }
 
   const Graph& graph_;
+  const Readers readers_;
   std::vector<Shape> shapes_;
   const std::int64_t element_bytes_;
   Program program_;
-  std::vector<bool> live_ = std::vector<bool>(graph_.ops.size(), false);
   std::vector<bool> done_ = std::vector<bool>(graph_.ops.size(), false);
-  std::vector<int> uses_ = std::vector<int>(graph_.ops.size(), 0);
   std::vector<Value> values_ = std::vector<Value>(graph_.ops.size());
 };
 

@@ -6,18 +6,9 @@
 #include <vector>
 
 #include "backend.h"
+#include "graph/readers.h"
 
 namespace marketplace::gpu {
-
-// Where a sample's elements lie: element c * pixels + p of the value as the user sees it is at
-// p * channels + c. Planar (row-major) when either is 1.
-struct Layout {
-  std::int64_t channels = 1, pixels = 1;
-  bool planar() const { return channels == 1 || pixels == 1; }
-  bool operator==(const Layout& other) const {
-    return (planar() && other.planar()) || (channels == other.channels && pixels == other.pixels);
-  }
-};
 
 enum class StepKind {
   contract,  // conv2d and linear

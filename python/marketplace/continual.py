@@ -1,8 +1,12 @@
-"""Continual learning: every sample of a batch takes a path of its own while the model answers.
+"""Continual learning: a model answers batch after batch, and learns from what it answered.
 
-An optimizer with plan ``scatter`` turns the losses of such samples into a step: ``z`` over all of
-them, ``g = sum z delta`` over their vendors, one unit vector for the whole market. What a sample's
-loss tells of its deltas is small beside what samples differ in anyway. Three things help:
+With plan ``node`` the base weights answer, and a step of node perturbation on the same batch
+teaches them: the output layer in closed form, layers before it from their probes.
+
+With plan ``scatter`` every sample takes a path of its own while the model answers. The losses of
+such samples become a step: ``z`` over all of them, ``g = sum z delta`` over their vendors, one unit
+vector for the whole market. What a sample's loss tells of its deltas is small beside what samples
+differ in anyway, so it learns far less from a batch. Three things help:
 
 - weights ``w`` that give rare labels their say, see ``label_weights``;
 - the control variate: the base weights' loss on the same sample, known where they gave the answer;
@@ -91,13 +95,14 @@ class Answer:
     """What a ``Learner`` says of a batch, and what it needs to learn from it later."""
 
     logits: F32
-    """The answer (B, classes): of the base weights under a control variate, else of the paths."""
+    """The answer (B, classes): of the paths with plan ``scatter`` and no control variate, else of
+    the base weights."""
     x: NDArray[Any]
     """The batch (B, ...), not copied."""
     generation: int
     """Which draw of the optimizer's vendors it was."""
     paths: I32 | None
-    """The vendors that every sample met (B, S); None under a control variate."""
+    """The vendors that every sample met (B, S); None where the base weights answered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +116,12 @@ class Lesson:
     loss: F32
     """Cross-entropy of every answer (B,); 0 where the label does not count."""
     samples: NDArray[np.int64]
-    """Which samples were run through which paths to learn, (P,): ``paths`` (P, S)."""
+    """Which samples were run through which paths to learn, (P,): ``paths`` (P, S). Plan ``node``
+    runs the leader's, with all samples that count."""
     paths: I32
     scores: F32
-    """What the step was made from (P,): weighed losses, less the base weights' if those answer."""
+    """What the step was made from (P,): weighed losses, less the base weights' under a control
+    variate."""
 
 
 class Learner:
@@ -124,15 +131,18 @@ class Learner:
     >>> answer = learner.answer(x)
     >>> lesson = learner.learn(answer, y)
 
-    With ``optimizer.control_variate`` the base weights answer, and learning runs paths for the
-    samples that have something to teach. Without, the paths answer and that pass is all there is.
+    With plan ``node`` the base weights answer, and every sample teaches alike. With plan
+    ``scatter`` and ``optimizer.control_variate`` the base weights answer, and learning runs paths
+    for the samples that have something to teach. Without, the paths answer and that pass is all
+    there is.
 
     Parameters
     ----------
     optimizer : Optimizer
-        With plan ``scatter``.
-    balance_labels : bool
-        Weigh samples against their labels' frequency in the batch, see ``label_weights``.
+        With plan ``node`` or ``scatter``.
+    balance_labels : bool, optional
+        Weigh samples against their labels' frequency in the batch, see ``label_weights``; if not
+        given, with plan ``scatter``.
     new_classes : sequence of int
         Labels that the model is to learn.
     new_class_weight : float
@@ -148,25 +158,27 @@ class Learner:
     Raises
     ------
     TypeError, ValueError
-        For an optimizer of another plan, classes that are no integers, a negative weight or share.
+        For an optimizer of another plan, classes that are no integers, a negative weight or share,
+        or weights of samples with plan ``node``.
     """
 
     def __init__(
         self,
         optimizer: Optimizer,
         *,
-        balance_labels: bool = True,
+        balance_labels: bool | None = None,
         new_classes: Sequence[int] = (),
         new_class_weight: float = 1.0,
         probe_share: float = 0.5,
         focus: bool = True,
         unit_vector_mode: UnitVectorMode | str = UnitVectorMode.whole,
     ) -> None:
-        if optimizer.plan != "scatter":
-            wanted = "an optimizer with plan 'scatter'"
+        if optimizer.plan not in ("node", "scatter"):
+            wanted = "an optimizer with plan 'node' or 'scatter'"
             raise refusal(ValueError, "Learner", wanted, repr(optimizer.plan))
         self.optimizer = optimizer
-        self.balance_labels = bool(balance_labels)
+        scatter = optimizer.plan == "scatter"
+        self.balance_labels = scatter if balance_labels is None else bool(balance_labels)
         self.new_classes = tuple(integer(c, "Learner", "a new class", 0) for c in new_classes)
         self.new_class_weight = scalar(new_class_weight, "Learner", "new_class_weight")
         self.probe_share = scalar(probe_share, "Learner", "probe_share")
@@ -176,6 +188,10 @@ class Learner:
             wanted = "unit_vector_mode 'whole' or 'per_spec'"
             raise refusal(ValueError, "Learner", wanted, repr(unit_vector_mode))
         self.unit_vector_mode = UnitVectorMode(unit_vector_mode)
+        if not scatter and (self.balance_labels or self.new_class_weight != 1):
+            wanted = "samples that all weigh the same with plan 'node'"
+            received = f"balance_labels={balance_labels}, new_class_weight={new_class_weight}"
+            raise refusal(ValueError, "Learner", wanted, received)
 
     def answer(self, x: ArrayLike) -> Answer:
         """Answer a batch; nothing is learnt yet.
@@ -198,7 +214,8 @@ class Learner:
         """
         batch = market_input(x, "answer")
         opt = self.optimizer
-        paths = None if opt.control_variate else opt._sample_paths(batch.shape[0])
+        base = opt.plan == "node" or opt.control_variate
+        paths = None if base else opt._sample_paths(batch.shape[0])
         logits = opt._infer(batch) if paths is None else opt._forward_paths(batch, paths)
         self._check_outputs(logits)
         return Answer(logits, batch, opt.generation, paths)
@@ -242,13 +259,14 @@ class Learner:
             wanted = "a label other than ignore_index"
             raise refusal(ValueError, "learn", wanted, f"{labels.size} labels, none of them")
         loss = cross_entropy(answer.logits, labels, "none", ignore_index)
-        weights = self.weights(labels, ignore_index)
-        if answer.paths is None:
-            chosen, paths, scores = self._probe(answer, labels, loss, weights, counts)
-        else:
+        if opt.plan == "node":
             chosen = np.flatnonzero(counts)
-            paths, scores = answer.paths[chosen], (loss * weights)[chosen]
-        opt.step(scores, paths, self.unit_vector_mode)
+            paths, scores = np.zeros((len(chosen), len(opt.marketplace)), np.int32), loss[chosen]
+            opt.step(*opt.probe(answer.x, labels, ignore_index))
+        else:
+            weights = self.weights(labels, ignore_index)
+            chosen, paths, scores = self._scores(answer, labels, loss, weights, counts)
+            opt.step(scores, paths, self.unit_vector_mode)
         correct = (answer.logits.argmax(axis=1) == labels) & counts
         return Lesson(answer.logits, correct, loss, chosen, paths, scores)
 
@@ -267,6 +285,15 @@ class Learner:
         if not self.optimizer.control_variate:
             return 0
         return max(2, round(self.probe_share * samples))  # one score would have no deviation
+
+    def _scores(
+        self, answer: Answer, labels: I32, loss: F32, weights: F32, counts: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], I32, F32]:
+        """Give the samples that tell of paths, their paths, and what they tell."""
+        if answer.paths is None:
+            return self._probe(answer, labels, loss, weights, counts)
+        chosen = np.flatnonzero(counts)
+        return chosen, answer.paths[chosen], (loss * weights)[chosen]
 
     def _probe(
         self, answer: Answer, labels: I32, base_loss: F32, weights: F32, counts: NDArray[np.bool_]

@@ -16,10 +16,6 @@ std::uint64_t stage_key(std::uint64_t seed, std::size_t stage) {
   return words.lane0 | static_cast<std::uint64_t>(words.lane1) << 32;
 }
 
-Layout image_layout(const Shape& shape) {
-  return shape.size() == 3 ? Layout{shape[0], shape[1] * shape[2]} : Layout{};
-}
-
 const Op& op_of(const Models& models, const Link& link) {
   return models[link.spec]->graph().ops[link.node];
 }

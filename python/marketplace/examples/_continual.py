@@ -17,6 +17,7 @@ from ..callbacks import Watch
 from ..checkpoint import load_checkpoint, write_checkpoint
 from ..continual import Learner, Lesson
 from ..optimizers import Optimizer
+from ..schedules import cosine
 from ..training import Spec
 from ._batches import batch_indices
 from ._continual_cli import Options
@@ -31,9 +32,9 @@ TARGET_NEW = 90.0  # percent of the new class's test images
 TARGET_LOSS = 1.0  # points of old accuracy that it may cost
 NEAR = 2.0  # points by which 1,000 images may misjudge that
 
-# The old is learnt as in the MNIST example.
-BASE_VENDORS = (8, 40, 512)
-BASE_BATCH, BASE_LR, BASE_DECAY, BASE_PROBE = 64, 0.1, 0.001, 0.01
+# The old is learnt by node perturbation, as in the MNIST example.
+BASE_VENDORS = (1, 5, 1)
+BASE_BATCH, BASE_LR = 64, 0.003
 
 MakeMarket = Callable[[Sequence[int]], list[Spec]]
 Tell = Callable[[str], None]
@@ -118,7 +119,7 @@ def set_up(
         market,
         options.lr,
         probe_scale=options.probe_scale,
-        plan="scatter",
+        plan=options.plan,
         device=options.device,
         dtype=options.dtype,
         seed=options.seed,
@@ -140,18 +141,17 @@ def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: 
     opt = Optimizer(
         specs,
         BASE_LR,
-        probe_scale=BASE_PROBE,
-        plan="star",
-        device=options.device,
+        plan="node",
         dtype=options.dtype,
         seed=options.seed,
         threads=options.threads,
     )
+    rate = cosine(BASE_LR, max(1, options.base_steps))
     losses = []
     for step in range(options.base_steps):
+        opt.learning_rate = rate(step)
         chosen = known.chosen(batch_indices(options.seed, step, BASE_BATCH, len(known)))
         loss, _ = opt.train_step(chosen.x, chosen.y)
-        opt.learning_rate = float(opt.learning_rate) * (1.0 - BASE_DECAY)
         losses.append(float(loss[0]))
         if len(losses) == 50:
             tell(f"base model, step {step + 1}/{options.base_steps} · loss {np.mean(losses):6.4f}")
@@ -179,6 +179,11 @@ def make_learner(opt: Optimizer, task: Task, options: Options) -> Learner:
 
 def count_flops(opt: Optimizer, learner: Learner, batch_size: int) -> int:
     """Count the floating point operations of answering a batch and learning from it."""
+    if opt.plan == "node":
+        specs = [Spec(spec.model, 1) for spec in opt.marketplace]
+        answering = Optimizer(specs, 0, plan="star", device="cpu")
+        batches = answering.flops_per_step(IMAGE_SHAPE, batch_size)
+        return batches + opt.flops_per_step(IMAGE_SHAPE, batch_size)
     passes = 2 if opt.control_variate else 1  # of the optimizer's own step
     one = opt.flops_per_step(IMAGE_SHAPE, 1) // passes
     return one * (batch_size + learner.probe_count(batch_size))
@@ -301,13 +306,14 @@ def _status(
 
 
 def _decay(opt: Optimizer, share: float) -> None:
-    """Shorten the steps to come; the deltas keep their size, for so does what they probe."""
+    """Shorten the steps to come; deltas and noise keep their size, for so does what they probe."""
     if share == 0:
         return
     assert opt.probe_scale is not None
     amplitude = float(opt.learning_rate) * float(opt.probe_scale)
     opt.learning_rate = float(opt.learning_rate) * (1.0 - share)
-    opt.probe_scale = amplitude / float(opt.learning_rate)
+    if opt.plan == "scatter":
+        opt.probe_scale = amplitude / float(opt.learning_rate)
 
 
 def _thinned(samples: Samples, most: int) -> Samples:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data import SOURCES
 from ..data._load import CLASS_COUNT
@@ -15,7 +16,39 @@ from ._stream import AUGMENTATIONS
 from ._values import find_path_problem, number, vendor_counts, whole
 
 SPECS = 3  # of the beautiful-MNIST market
+PLANS = ("node", "scatter")
+# What plan node has no use for: its samples weigh the same, and it runs no paths.
+SCATTER_ONLY = (
+    "balance_labels", "new_class_weight", "control_variate", "probe_share", "focus",
+)  # fmt: skip
 _Group = argparse._ArgumentGroup
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanDefaults:
+    """What a plan learns with unless told otherwise."""
+
+    steps: int
+    lr: float
+    lr_decay: float
+    probe_scale: float
+    vendors: tuple[int, ...]
+    new_class_weight: float = 1.0
+    balance_labels: bool = False
+    control_variate: bool = False
+    probe_share: float = 1.0
+    focus: bool = False
+
+
+NODE = PlanDefaults(steps=100, lr=0.001, lr_decay=0.0, probe_scale=0.05, vendors=(1, 5, 1))
+
+
+def scatter(steps: int, lr_decay: float, new_class_weight: float) -> PlanDefaults:
+    """Give what plan scatter learns with."""
+    return PlanDefaults(
+        steps, 0.12, lr_decay, 0.025, (64,), new_class_weight,
+        balance_labels=True, control_variate=True, focus=True,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,15 +57,14 @@ class Defaults:
 
     new_class: int
     new_per_batch: int
-    steps: int
-    lr: float
-    lr_decay: float
-    probe_scale: float
-    new_class_weight: float
-    vendors: tuple[int, ...] = (64,)
-    probe_share: float = 1.0
+    scatter: PlanDefaults
+    node: PlanDefaults = NODE
     batch_size: int = 256
     base_steps: int = 400
+
+    def of(self, plan: str) -> PlanDefaults:
+        """Give a plan's."""
+        return self.node if plan == "node" else self.scatter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +74,7 @@ class Options:
     new_class: int
     new_per_batch: int
     augment: str
+    plan: str
     steps: int
     batch_size: int
     vendors: tuple[int, ...]
@@ -102,12 +135,22 @@ def parse(
     parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
     _add_stream(parser.add_argument_group("what is new"), defaults)
     _add_learning(parser.add_argument_group("learning"), defaults)
-    _add_scores(parser.add_argument_group("what a sample's loss tells"), defaults)
+    _add_scores(parser.add_argument_group("plan scatter: what a sample's loss tells"), defaults)
     _add_base(parser.add_argument_group("the model that already knows the old"), defaults)
     _add_machine(parser.add_argument_group("machine and data"))
     _add_output(parser.add_argument_group("output"))
     add_logs(parser.add_argument_group("logs"))
-    options = Options(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    problem = _find_misfit(given)
+    if problem is not None:
+        parser.error(problem)
+    own = dataclasses.asdict(defaults.of(given["plan"]))
+    options = Options(
+        **{
+            name: own[name] if value is None and name in own else value
+            for name, value in given.items()
+        }
+    )
     problem = _find_problem(options)
     if problem is not None:
         parser.error(problem)
@@ -141,12 +184,19 @@ def _add_stream(group: _Group, defaults: Defaults) -> None:
 
 
 def _add_learning(group: _Group, defaults: Defaults) -> None:
+    node, other = defaults.node, defaults.scatter
+    group.add_argument(
+        "--plan",
+        choices=PLANS,
+        default=PLANS[0],
+        help="node: the base weights answer and learn from disturbed activations; scatter: every "
+        "sample takes a path of its own through the vendors (default: %(default)s)",
+    )
     group.add_argument(
         "--steps",
         type=whole(0),
-        default=defaults.steps,
         metavar="N",
-        help="batches to answer and learn from (default: %(default)s)",
+        help=f"batches to answer and learn from (default: {_both(node.steps, other.steps)})",
     )
     group.add_argument(
         "--batch-size",
@@ -158,59 +208,69 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--vendors",
         type=vendor_counts,
-        default=defaults.vendors,
         metavar="N,N,N",
-        help=f"vendors of each spec, or one number for all (default: "
-        f"{','.join(map(str, defaults.vendors))})",
+        help="vendors of each spec, or one number for all (default: "
+        f"{_both(_joined(node.vendors), _joined(other.vendors))})",
     )
-    rates = (
-        ("--lr", "length of a step", defaults.lr),
-        ("--probe-scale", "size of the deltas relative to --lr", defaults.probe_scale),
-        ("--new-class-weight", "what the new class's losses weigh", defaults.new_class_weight),
+    group.add_argument(
+        "--lr",
+        type=number(low=0.0),
+        metavar="X",
+        help=f"learning rate of Adam, or length of a step (default: {_both(node.lr, other.lr)})",
     )
-    for name, text, default in rates:
-        group.add_argument(
-            name,
-            type=number(low=0.0),
-            default=default,
-            metavar="X",
-            help=f"{text} (default: %(default)s)",
-        )
+    group.add_argument(
+        "--probe-scale",
+        type=number(low=0.0),
+        metavar="X",
+        help="size of the noise relative to what it is added to, or of the deltas relative to --lr "
+        f"(default: {_both(node.probe_scale, other.probe_scale)})",
+    )
     group.add_argument(
         "--lr-decay",
         type=number(low=0.0, high=1.0, low_included=True),
-        default=defaults.lr_decay,
         metavar="X",
-        help="the learning rate is multiplied by 1 - X after each step; the deltas keep their "
-        "size (default: %(default)s)",
+        help="the learning rate is multiplied by 1 - X after each step; noise and deltas keep "
+        f"their size (default: {_both(node.lr_decay, other.lr_decay)})",
     )
 
 
+def _joined(vendors: Sequence[int]) -> str:
+    return ",".join(map(str, vendors))
+
+
+def _both(node: object, other: object) -> str:
+    return f"{node}" if node == other else f"{node}; {other} with plan scatter"
+
+
 def _add_scores(group: _Group, defaults: Defaults) -> None:
+    other = defaults.scatter
     group.add_argument(
         "--balance-labels",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="weigh losses against the labels' frequency in the batch (default: yes)",
+    )
+    group.add_argument(
+        "--new-class-weight",
+        type=number(low=0.0),
+        metavar="X",
+        help=f"what the new class's losses weigh (default: {other.new_class_weight})",
     )
     group.add_argument(
         "--control-variate",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="answer with the base weights and learn from how much each path's loss differs from "
         "theirs; without, the paths themselves answer (default: yes)",
     )
     group.add_argument(
         "--probe-share",
         type=number(low=0.0),
-        default=defaults.probe_share,
         metavar="X",
-        help="with the control variate, paths to run for every answer given (default: %(default)s)",
+        help="with the control variate, paths to run for every answer given "
+        f"(default: {other.probe_share})",
     )
     group.add_argument(
         "--focus",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="with the control variate, run paths for the samples that the base weights doubt most "
         "(default: yes)",
     )
@@ -290,6 +350,15 @@ def _add_output(group: _Group) -> None:
     for name, text in files:
         group.add_argument(name, type=Path, metavar="FILE", help=text)
     group.add_argument("--quiet", action="store_true", help="no progress, only the summary line")
+
+
+def _find_misfit(given: dict[str, Any]) -> str | None:
+    """Look for an option that the plan has no use for."""
+    for name in SCATTER_ONLY if given["plan"] == "node" else ():
+        if given[name] is not None:
+            option = f"--{name.replace('_', '-')}"
+            return f"argument {option}: expected --plan scatter, received --plan node"
+    return None
 
 
 def _find_problem(options: Options) -> str | None:

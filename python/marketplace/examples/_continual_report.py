@@ -50,11 +50,13 @@ class Run:
 def opening_lines(run: Run) -> list[str]:
     """Say what is about to be learnt, from what."""
     task, options = run.task, run.options
-    answers = "base weights" if options.control_variate else "paths"
+    base = options.plan == "node" or options.control_variate
+    answers = "base weights" if base else "paths"
+    work = f"{run.flops_per_step / 1e9:.1f} GFLOP a step"
     return [
         f"{task.name}: {len(task.old_train):,} old and {len(task.new_train):,} new training images",
-        f"{options.new_per_batch} new images in a batch of {options.batch_size}, vendors "
-        f"{','.join(map(str, run.vendors))}, {run.flops_per_step / 1e9:.1f} GFLOP a step, "
+        f"{options.new_per_batch} new images in a batch of {options.batch_size}, plan "
+        f"{options.plan}, vendors {','.join(map(str, run.vendors))}, {work}, "
         f"{run.opt.dtype} on {run.opt.device}; the {answers} answer",
     ]
 
@@ -165,10 +167,15 @@ def _draw(axes: Any, steps: list[int], old: Sequence[Any], new: Sequence[Any]) -
 
 def _subtitle(run: Run) -> str:
     options = run.options
+    text = (
+        f"{options.new_per_batch} new of {options.batch_size} images a step · plan {options.plan} "
+        f"· vendors {','.join(map(str, run.vendors))}"
+    )
+    if options.plan == "node":
+        return text
     return (
-        f"{options.new_per_batch} new of {options.batch_size} images a step · vendors "
-        f"{','.join(map(str, run.vendors))} · {'with' if options.control_variate else 'no'} "
-        f"control variate · new class × {options.new_class_weight:g}"
+        f"{text} · {'with' if options.control_variate else 'no'} control variate · new class × "
+        f"{options.new_class_weight:g}"
     )
 
 
@@ -191,7 +198,7 @@ def _point(point: Point) -> dict[str, Any]:
 def _options(options: Options) -> dict[str, Any]:
     """Collect the settings that decide the result and have no key of their own."""
     names = (
-        "new_per_batch", "augment", "batch_size", "lr", "lr_decay", "probe_scale",
+        "plan", "new_per_batch", "augment", "batch_size", "lr", "lr_decay", "probe_scale",
         "balance_labels", "new_class_weight", "probe_share", "focus", "seed", "base_steps",
         "eval_every",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """A model that has never seen a 9 learns it from a stream of digits, while it answers.
 
 Run as ``python -m marketplace.examples.continual_digits``. Without ``--base`` the model is first
-trained on the other nine classes. Then every batch is answered by inference; what its samples'
-paths did better or worse, their labels being known, is one step of learning.
+trained on the other nine classes. Then every batch is answered by inference and, its labels being
+known, learnt from.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 
 from ..data import load
 from . import _continual_cli, _continual_main
-from ._continual_cli import Defaults, Options
+from ._continual_cli import Defaults, Options, scatter
 from ._stream import Task, held_back
 
 PROG = "python -m marketplace.examples.continual_digits"
 DESCRIPTION = "Teach a digit to a model that knows the other nine, while it answers."
 DEFAULTS = Defaults(
-    new_class=9, new_per_batch=26, steps=2000, lr=0.12, lr_decay=0.001, probe_scale=0.025,
-    new_class_weight=1.0,
-)  # fmt: skip
+    new_class=9,
+    new_per_batch=26,
+    scatter=scatter(steps=2000, lr_decay=0.001, new_class_weight=1.0),
+)
 
 
 def load_task(options: Options, report: Callable[[str], None]) -> Task:

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 
 from ..data import load
 from . import _continual_cli, _continual_main
-from ._continual_cli import Defaults, Options
+from ._continual_cli import Defaults, Options, scatter
 from ._stream import Task, mixed_in
 
 PROG = "python -m marketplace.examples.continual_fashion"
 DESCRIPTION = "Teach one class of clothes to a model that knows the digits, while it answers."
 DEFAULTS = Defaults(
-    new_class=3, new_per_batch=16, steps=800, lr=0.12, lr_decay=0.002, probe_scale=0.025,
-    new_class_weight=3.0,
-)  # fmt: skip
+    new_class=3,
+    new_per_batch=16,
+    scatter=scatter(steps=800, lr_decay=0.002, new_class_weight=3.0),
+)
 
 
 def load_task(options: Options, report: Callable[[str], None]) -> Task:

@@ -14,7 +14,9 @@ STREAM_BATCH = 256
 _NINE = "0,1,2,3,4,5,6,7,8"
 
 # What the reference does and our examples have better defaults for.
-_PLAIN: dict[str, object] = {"no_control_variate": True, "new_class_weight": 1}
+_PLAIN: dict[str, object] = {
+    "plan": "scatter", "no_control_variate": True, "new_class_weight": 1,
+}  # fmt: skip
 
 
 def _base(**options: object) -> tuple[str, ...]:
