@@ -66,7 +66,11 @@ def edited(path: os.PathLike[str], name: str, change: Any) -> None:
     ("name", "change", "text"),
     [
         ("spec.2.layers.0.bias", lambda _: None, "no spec.2.layers.0.bias"),
-        ("spec.9.extra", lambda _: np.zeros(1, np.float32), "9 tensors of this market, received 10"),
+        (
+            "spec.9.extra",
+            lambda _: np.zeros(1, np.float32),
+            "9 tensors of this market, received 10",
+        ),
         ("spec.2.layers.0.bias", lambda v: v[:4], r"of shape \(5,\), received \(4,\)"),
         ("spec.2.layers.0.bias", lambda v: v.astype(np.int32), "a floating dtype, received I32"),
         ("global_step", lambda _: np.array(-1), "global_step from 0"),
