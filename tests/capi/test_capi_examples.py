@@ -84,6 +84,12 @@ def test_c_through_pkg_config(tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_the_guide_shows_the_example() -> None:
+    guide = (EXAMPLES.parents[1] / "docs" / "embedding.md").read_text()
+    shown = guide.split("```c\n")[1].split("```")[0]
+    assert shown == (EXAMPLES / "c" / "train.c").read_text()
+
+
 # -- C++ -----------------------------------------------------------------------------------------
 
 

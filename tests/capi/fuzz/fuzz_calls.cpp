@@ -45,10 +45,11 @@ class Session {
     require(status == MP_OK || std::strlen(mp_last_error()) > 0);
   }
 
-  mp_value value() { return in_.coin() ? last_ : in_.below(12) - 1; }
+  mp_value value() { return in_.below(4) != 0 ? last_ : in_.below(12) - 1; }
   const char* key() {
     static const char* const keys[] = {nullptr, "layers.0", "", "a b", "layers.1", "x"};
-    return keys[in_.below(6)];
+    const int choice = in_.below(32);
+    return keys[choice < 6 ? choice : 0];
   }
   void pair(std::int64_t (&target)[2]) {
     for (std::int64_t& extent : target) extent = in_.extent();
@@ -66,7 +67,8 @@ class Session {
     mp_value x = value();
     switch (choice) {
       case 0: {
-        check(mp_add_spec(market_, in_.extent(), in_.below(4)));
+        const std::int64_t vendors = in_.extent();
+        check(mp_add_spec(market_, vendors, in_.below(4)));
         last_ = MP_INPUT;
         return;
       }
@@ -75,20 +77,29 @@ class Session {
       case 3: norm(&x); break;
       case 4: check(mp_activation(market_, x, in_.below(7) - 1, &x)); break;
       case 5: pool(&x); break;
-      case 6: check(mp_flatten(market_, x, in_.below(6) - 2, in_.below(6) - 2, &x)); break;
+      case 6: {
+        const std::int64_t axes[] = {in_.below(6) - 2, in_.below(6) - 2};
+        check(mp_flatten(market_, x, axes[0], axes[1], &x));
+        break;
+      }
       case 7: {
-        const std::int64_t shape[] = {in_.extent(), in_.extent(), in_.extent() - 1};
-        check(mp_reshape(market_, x, shape, in_.below(5) - 1 > 3 ? 3 : in_.below(4), &x));
+        const std::int64_t shape[] = {in_.extent(), in_.extent(), in_.extent() - 1, 1};
+        check(mp_reshape(market_, x, shape, in_.below(5) - 1, &x));
         break;
       }
       case 8: {
         const std::int64_t axes[] = {in_.below(6) - 2, in_.below(6) - 2};
-        check(mp_mean(market_, x, axes, in_.below(3), in_.coin(), &x));
+        const std::int32_t count = in_.below(3);
+        check(mp_mean(market_, x, axes, count, in_.coin(), &x));
         break;
       }
       case 9: check(mp_add(market_, x, value(), &x)); break;
       case 10: check(mp_multiply(market_, x, value(), &x)); break;
-      case 11: check(mp_affine(market_, x, in_.number(), in_.number(), &x)); break;
+      case 11: {
+        const float scale = in_.number();
+        check(mp_affine(market_, x, scale, in_.number(), &x));
+        break;
+      }
       case 12: check(mp_set_output(market_, x)); return;
       default: finish(); return;
     }
@@ -104,7 +115,7 @@ class Session {
     options.out_channels = in_.extent();
     pair(options.kernel);
     pair(options.stride);
-    pair(options.padding);
+    for (std::int64_t& margin : options.padding) margin = in_.padding();
     pair(options.dilation);
     options.groups = in_.below(4);
     options.no_bias = in_.coin();
@@ -144,7 +155,7 @@ class Session {
     options.size = size(sizeof options);
     pair(options.kernel);
     pair(options.stride);
-    pair(options.padding);
+    for (std::int64_t& margin : options.padding) margin = in_.padding();
     pair(options.dilation);
     options.exclude_pad = in_.coin();
     const mp_pool2d_options* given = in_.coin() ? &options : nullptr;
@@ -197,11 +208,11 @@ class Session {
   }
 
   void output_shape() {
-    const std::int64_t shape[] = {in_.extent(), in_.extent(), in_.extent()};
+    const std::int64_t shape[] = {in_.extent(), in_.extent(), in_.extent(), 1};
     std::int64_t out[4];
     std::int32_t ndim = in_.below(6) - 1;
     if (ndim > 4) ndim = 4;
-    check(mp_output_shape(market_, shape, in_.below(5) - 1 > 3 ? 3 : in_.below(4), out, &ndim));
+    check(mp_output_shape(market_, shape, in_.below(5) - 1, out, &ndim));
   }
 
   // x (B, ...) of up to 8 x 8 x 8 x 8 elements.
@@ -235,8 +246,8 @@ class Session {
     float values[16], best[16];
     std::int64_t indices[16];
     in_.fill(values, sizeof values);
-    check(mp_topk(values, in_.below(18) - 1 > 16 ? 16 : in_.below(17), in_.below(19) - 1,
-                  in_.coin(), best, indices));
+    const int count = in_.below(17), k = in_.below(19) - 1;
+    check(mp_topk(values, count, k, in_.coin(), best, indices));
   }
 
   void optimizer() {
@@ -285,8 +296,9 @@ class Session {
     paths_.resize(kMostPaths * 16);
     if (in_.below(8) == 0) losses_[in_.byte()] = in_.number();
     if (in_.below(8) == 0) paths_[in_.byte()] = in_.byte() - 64;
-    check(mp_step(optimizers_[in_.below(2)], losses_.data(), paths_.data(), probed_, in_.number(),
-                  &degenerate));
+    mp_optimizer* optimizer = optimizers_[in_.below(2)];
+    const float rate = in_.number();
+    check(mp_step(optimizer, losses_.data(), paths_.data(), probed_, rate, &degenerate));
   }
 
   Input& in_;

@@ -19,18 +19,8 @@ class Input {
   bool coin() { return (byte() & 1) != 0; }
   // Mostly what a layer might have; else what no layer has. Nothing between: such sizes are legal,
   // and only slow.
-  std::int64_t extent() {
-    static constexpr std::int64_t odd[] = {-1,
-                                           0,
-                                           INT64_MIN,
-                                           INT64_MAX,
-                                           INT32_MAX,
-                                           INT32_MIN,
-                                           std::int64_t{1} << 31,
-                                           std::int64_t{1} << 40};
-    const std::uint8_t choice = byte();
-    return choice >= 248 ? odd[choice - 248] : choice % 9;
-  }
+  std::int64_t extent() { return usual_or_odd(1, 8); }
+  std::int64_t padding() { return usual_or_odd(0, 3); }
   float number() {
     float value = 0;
     if (coin()) return static_cast<float>(below(64)) / 16.0f;
@@ -42,6 +32,19 @@ class Input {
   }
 
  private:
+  std::int64_t usual_or_odd(int first, int count) {
+    static constexpr std::int64_t odd[] = {-1,
+                                           0,
+                                           INT64_MIN,
+                                           INT64_MAX,
+                                           INT64_MAX - 1,
+                                           INT32_MIN,
+                                           std::int64_t{1} << 31,
+                                           std::int64_t{1} << 40};
+    const std::uint8_t choice = byte();
+    return choice >= 248 ? odd[choice - 248] : first + choice % count;
+  }
+
   const std::uint8_t* data_;
   std::size_t size_;
 };
