@@ -1,5 +1,5 @@
-/* The layout of every struct on 64-bit machines: a change here is a change of MP_ABI_VERSION, except
- * that structs which begin with their size may grow at the end. Compiled, never run. */
+/* The layout of every struct on 64-bit machines: a change here is a change of MP_ABI_VERSION,
+ * except that structs which begin with their size may grow at the end. Compiled, never run. */
 #include <marketplace.h>
 
 #define SIZE(type, bytes) typedef char size_of_##type[sizeof(type) == (bytes) ? 1 : -1]
