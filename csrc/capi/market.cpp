@@ -150,7 +150,9 @@ mp_status mp_get_weights(const mp_market* market, int64_t spec, const char* key,
     const Model& own = model(market, spec, op);
     const int id = find(own, key, op);
     required(values, op, "an address for the values");
-    in_range(count, own.size(id), own.size(id), op, key);
+    if (count != own.size(id))
+      fail(op, "a buffer of " + std::to_string(own.size(id)) + " elements for " + key,
+           std::to_string(count));
     std::copy_n(own.data(id), count, values);
   });
 }

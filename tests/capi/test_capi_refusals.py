@@ -205,7 +205,9 @@ def test_buffers_are_measured(digits: CMarket) -> None:
         with refused(VALUE, "infer: expected a buffer of 2 x 5 elements"):
             where = c.c_void_p(out.ctypes.data), c.c_int64(count)
             call("infer", digits.handle, c.byref(x), *where)
-    with refused(VALUE, "get_weights: expected layers.0.bias from 4 to 4"):
+    with refused(
+        VALUE, "get_weights: expected a buffer of 4 elements for layers.0.bias, received 5"
+    ):
         where = c.c_void_p(out.ctypes.data), c.c_int64(5)
         call("get_weights", digits.handle, c.c_int64(0), b"layers.0.bias", *where)
     optimizer = COptimizer(digits, 3, learning_rate=0.1)
