@@ -35,11 +35,10 @@ struct Draft {
   void set_key(const char* given) {
     if (given == nullptr) return;
     key = given;
-    const bool printable =
-        key.find_first_not_of(
-            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") ==
-        std::string::npos;
-    if (key.empty() || key.size() > kLongestKey || !printable)
+    const bool plain = key.find_first_not_of(
+                           "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") ==
+                       std::string::npos;
+    if (key.empty() || key.size() > kLongestKey || !plain)
       fail(name, "a key of 1 to 200 letters, digits, '.', '_' and '-'", "another");
     op.layer = key;
   }

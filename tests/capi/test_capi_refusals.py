@@ -198,6 +198,17 @@ def test_contiguous_strides_and_offsets_are_taken(digits: CMarket) -> None:
     np.testing.assert_array_equal(out, digits.infer(data[1:]))
 
 
+def test_a_real_dlpack_tensor_is_taken(digits: CMarket) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 1, 12, 12)).astype(np.float32)
+    capsule = x.__dlpack__()
+    pointer = c.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = c.c_void_p, [c.py_object, c.c_char_p]
+    borrowed = c.c_void_p(pointer(capsule, b"dltensor"))  # DLManagedTensor begins with DLTensor
+    out = np.empty((2, 5), np.float32)
+    call("infer", digits.handle, borrowed, c.c_void_p(out.ctypes.data), c.c_int64(10))
+    np.testing.assert_array_equal(out, digits.infer(x))
+
+
 def test_buffers_are_measured(digits: CMarket) -> None:
     x = tensor(np.zeros((2, 1, 12, 12), np.float32))
     out = np.empty(11, np.float32)
