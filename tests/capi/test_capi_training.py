@@ -1,9 +1,12 @@
 """Training through the C ABI gives Python's bits: losses, paths, weights, files."""
 
+import ctypes as c
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pairs
 import pytest
-from clibrary import COptimizer, tensor
+from clibrary import VALUE, COptimizer, call, lib, refused, tensor
 from marketplace.checkpoint import load_checkpoint, write_checkpoint
 from marketplace.optimizers import Optimizer
 from marketplace.training import Spec, straight_forward
@@ -130,3 +133,32 @@ def test_files_are_read_both_ways(tmp_path) -> None:
     optimizer.save(tmp_path / "python")  # with the state of an optimizer, which is passed over
     assert market.load(tmp_path / "python") == 8
     check_weights(python, market)
+
+
+def test_markets_are_independent_of_one_another() -> None:
+    def train(seed: int) -> list[np.ndarray]:
+        _, market = pairs.digits()
+        x, y = batches((6, 1, 12, 12), 5)
+        optimizer = COptimizer(market, 3, plan=STAR, learning_rate=0.1, seed=seed)
+        losses = []
+        for _ in range(5):
+            loss, paths = optimizer.probe(tensor(x), tensor(y))
+            optimizer.step(loss, paths, 0.1)
+            losses.append(loss)
+        return losses
+
+    seeds = [1, 2, 3, 4]
+    alone = [train(seed) for seed in seeds]
+    with ThreadPoolExecutor(4) as pool:
+        np.testing.assert_array_equal(list(pool.map(train, seeds)), alone)
+
+
+def test_every_thread_has_its_own_last_error() -> None:
+    _, market = pairs.digits()
+    with refused(VALUE, "get_weights: expected spec"):
+        call("get_weights", market.handle, c.c_int64(9), b"", None, c.c_int64(0))
+    own = lib.mp_last_error()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lib.mp_last_error).result() == b""
+        pool.submit(lib.mp_market_create, None).result()
+    assert lib.mp_last_error() == own
