@@ -22,6 +22,7 @@ struct mp_optimizer {
   std::unique_ptr<marketplace::Optimizer> optimizer;
   marketplace::UnitVectorMode mode = marketplace::UnitVectorMode::per_spec;
   std::optional<std::int32_t> ignore_index;
+  std::vector<std::int64_t> upstream_sampling;  // per spec, as given
 };
 
 namespace marketplace::capi {

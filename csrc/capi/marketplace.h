@@ -272,7 +272,7 @@ MP_API mp_status mp_set_weights(mp_market* market, int64_t spec, const char* key
  * Safetensors files in the layout of Python's marketplace.checkpoint, readable both ways: every
  * array as "spec.{i}.{key}", and the step. Saving replaces a file whole or not at all. Loading
  * changes nothing unless the whole file fits this market; an optimizer's state in it is passed
- * over. global_step may be NULL when loading.
+ * over here. global_step may be NULL when loading.
  */
 MP_API mp_status mp_market_save(const mp_market* market, const char* path, int64_t global_step);
 MP_API mp_status mp_market_load(mp_market* market, const char* path, int64_t* global_step);
@@ -349,6 +349,15 @@ MP_API mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_
  */
 MP_API mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                          int64_t count, float learning_rate, int32_t* degenerate);
+
+/*
+ * As mp_market_save and mp_market_load, with what training needs to go on bit for bit: files of
+ * Python's Optimizer.save. Loading wants an optimizer of the same plan, update, momentum and
+ * shaping on a market with the same vendors; learning rate, probe scale and seed become the file's.
+ */
+MP_API mp_status mp_optimizer_save(const mp_optimizer* optimizer, const char* path,
+                                   int64_t global_step);
+MP_API mp_status mp_optimizer_load(mp_optimizer* optimizer, const char* path, int64_t* global_step);
 
 #ifdef __cplusplus
 }

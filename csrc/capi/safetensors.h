@@ -18,21 +18,27 @@ struct TensorEntry {
   std::uint64_t begin = 0, end = 0;  // bytes behind the header
 };
 
-using TensorEntries = std::map<std::string, TensorEntry>;
+struct SafetensorsHeader {
+  std::map<std::string, TensorEntry> entries;
+  std::map<std::string, std::string> metadata;
+};
 
-// The entries of a JSON header; throws, naming what is wrong. Shapes and offsets are as written.
-TensorEntries parse_safetensors_header(const std::string& text, const std::string& op);
+// Reads a JSON header; throws, naming what is wrong. Shapes and offsets are as written.
+SafetensorsHeader parse_safetensors_header(const std::string& text, const std::string& op);
 
 // An open file whose header has been checked: the arrays lie one behind another and fill the file.
 class SafetensorsReader {
  public:
   explicit SafetensorsReader(const std::string& path);
 
-  const TensorEntries& entries() const { return entries_; }
+  // Null where there is none of this name.
+  const TensorEntry* find(const std::string& name) const;
+  const std::map<std::string, TensorEntry>& entries() const { return header_.entries; }
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   // Elements of a floating or integer dtype, as float32.
   std::vector<float> read_floats(const TensorEntry& entry);
-  // The one element of an integer tensor.
-  std::int64_t read_integer(const TensorEntry& entry);
+  // Elements of an integer dtype, modulo 2^64.
+  std::vector<std::uint64_t> read_integers(const TensorEntry& entry);
   [[noreturn]] void refuse(const std::string& expected, const std::string& received) const;
 
  private:
@@ -44,22 +50,22 @@ class SafetensorsReader {
   std::string path_;
   std::ifstream file_;
   std::uint64_t data_start_ = 0;
-  TensorEntries entries_;
+  SafetensorsHeader header_;
 };
 
 bool is_floating(const std::string& dtype);
 bool is_integer(const std::string& dtype);
 
-// What to write: float32 values, or one int64.
+// What to write; the data must outlive the writing.
 struct TensorToWrite {
-  std::string name;
+  std::string name, dtype;  // "F32", "I64" or "U64"
   Shape shape;
-  const float* values = nullptr;  // null: `number`
-  std::int64_t number = 0;
+  const void* data = nullptr;
 };
 
 // Writes beside `path`, flushes, renames: an older file is replaced whole or not at all. The same
 // bytes as the safetensors library's for the same tensors.
-void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors);
+void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace marketplace::capi

@@ -20,7 +20,7 @@ constexpr const char* kMetadata = "__metadata__";
 class HeaderEvents final : public nlohmann::json_sax<Json> {
  public:
   explicit HeaderEvents(const std::string& op) : op_(op) {}
-  TensorEntries take() { return std::move(entries_); }
+  SafetensorsHeader take() { return std::move(header_); }
 
   bool start_object(std::size_t) override {
     if (depth_ > 1 || in_array_) refuse("a tensor's fields", "an object");
@@ -48,7 +48,7 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
       refuse("dtype, shape and two data_offsets", "fewer or more in '" + name_ + "'");
     entry_.begin = offsets_[0];
     entry_.end = offsets_[1];
-    entries_.emplace(name_, std::move(entry_));
+    header_.entries.emplace(name_, std::move(entry_));
     return true;
   }
   bool start_array(std::size_t) override {
@@ -64,7 +64,7 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
   bool string(std::string& text) override {
     if (depth_ != 2 || in_array_ || !(metadata() || field_ == "dtype"))
       refuse("a tensor's fields", "a string");
-    entry_.dtype = text;
+    (metadata() ? header_.metadata[field_] : entry_.dtype) = text;
     return true;
   }
   bool number_unsigned(std::uint64_t number) override {
@@ -100,12 +100,12 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
   std::set<std::string> names_, fields_;
   std::vector<std::uint64_t> offsets_;
   TensorEntry entry_;
-  TensorEntries entries_;
+  SafetensorsHeader header_;
 };
 
 }  // namespace
 
-TensorEntries parse_safetensors_header(const std::string& text, const std::string& op) {
+SafetensorsHeader parse_safetensors_header(const std::string& text, const std::string& op) {
   if (text.empty() || text[0] != '{') fail(op, "a safetensors header", "something else");
   HeaderEvents events(op);
   Json::sax_parse(text, &events);

@@ -69,6 +69,12 @@ float element(const std::string& dtype, const unsigned char* at) {
   return load<float>(at);
 }
 
+std::uint64_t integer(const std::string& dtype, const unsigned char* at) {
+  if (dtype == "I32") return static_cast<std::uint64_t>(load<std::int32_t>(at));
+  if (dtype == "U32") return load<std::uint32_t>(at);
+  return load<std::uint64_t>(at);
+}
+
 std::uint64_t regular_file_size(const std::string& path) {
   struct stat facts;
   if (stat(path.c_str(), &facts) != 0) throw FileError(path, "a file", errno);
@@ -95,6 +101,11 @@ SafetensorsReader::SafetensorsReader(const std::string& path) : path_(path) {
   read_header(bytes);
 }
 
+const TensorEntry* SafetensorsReader::find(const std::string& name) const {
+  const auto found = header_.entries.find(name);
+  return found == header_.entries.end() ? nullptr : &found->second;
+}
+
 void SafetensorsReader::refuse(const std::string& expected, const std::string& received) const {
   fail("checkpoint " + path_, expected, received);
 }
@@ -112,14 +123,14 @@ void SafetensorsReader::read_header(std::uint64_t file_bytes) {
     refuse("a complete safetensors file", "a header of " + std::to_string(length) + " bytes");
   std::string text(length, '\0');
   read(text.data(), length);
-  entries_ = parse_safetensors_header(text, "checkpoint " + path_);
+  header_ = parse_safetensors_header(text, "checkpoint " + path_);
   data_start_ = sizeof length + length;
   check_layout(file_bytes - data_start_);
 }
 
 void SafetensorsReader::check_layout(std::uint64_t data_bytes) const {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-  for (const auto& [name, entry] : entries_) {
+  for (const auto& [name, entry] : header_.entries) {
     const std::uint64_t item = item_bytes(entry.dtype);
     if (item == 0) refuse(name + " of a known dtype", "another");
     const std::int64_t count = bounded_count(entry.shape);
@@ -154,11 +165,13 @@ std::vector<float> SafetensorsReader::read_floats(const TensorEntry& entry) {
   return values;
 }
 
-std::int64_t SafetensorsReader::read_integer(const TensorEntry& entry) {
+std::vector<std::uint64_t> SafetensorsReader::read_integers(const TensorEntry& entry) {
   const std::vector<unsigned char> bytes = read_bytes(entry);
-  if (entry.dtype == "I32") return load<std::int32_t>(bytes.data());
-  if (entry.dtype == "U32") return load<std::uint32_t>(bytes.data());
-  return load<std::int64_t>(bytes.data());  // what is beyond int64 turns negative
+  const std::uint64_t item = item_bytes(entry.dtype);
+  std::vector<std::uint64_t> values(bytes.size() / item);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = integer(entry.dtype, bytes.data() + i * item);
+  return values;
 }
 
 }  // namespace marketplace::capi

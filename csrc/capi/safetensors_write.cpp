@@ -65,25 +65,28 @@ class NewFile {
   bool renamed_ = false;
 };
 
+std::size_t item_bytes(const TensorToWrite& tensor) {
+  return tensor.dtype == "F32" ? 4 : 8;
+}
+
 std::size_t size_bytes(const TensorToWrite& tensor) {
-  return tensor.values == nullptr ? sizeof tensor.number
-                                  : sizeof(float) * element_count(tensor.shape);
+  return item_bytes(tensor) * static_cast<std::size_t>(element_count(tensor.shape));
 }
 
-// The library's order: wide elements first, so that all are aligned, then by name.
+// The library's order: by dtype from U64 over I64 to F32, so that all are aligned, then by name.
 bool before(const TensorToWrite& a, const TensorToWrite& b) {
-  const bool wide_a = a.values == nullptr, wide_b = b.values == nullptr;
-  return wide_a != wide_b ? wide_a : a.name < b.name;
+  return a.dtype != b.dtype ? a.dtype > b.dtype : a.name < b.name;
 }
 
-std::string header_of(const std::vector<TensorToWrite>& tensors) {
+std::string header_of(const std::vector<TensorToWrite>& tensors,
+                      const std::map<std::string, std::string>& metadata) {
   auto header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
   std::size_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     const std::size_t end = offset + size_bytes(tensor);
-    header[tensor.name] = {{"dtype", tensor.values == nullptr ? "I64" : "F32"},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, end}}};
+    header[tensor.name] = {
+        {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = header.dump();
@@ -93,16 +96,15 @@ std::string header_of(const std::vector<TensorToWrite>& tensors) {
 
 }  // namespace
 
-void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors) {
+void write_safetensors(const std::string& path, std::vector<TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), before);
-  const std::string header = header_of(tensors);
+  const std::string header = header_of(tensors, metadata);
   const std::uint64_t length = header.size();
   NewFile file(path);
   file.write(&length, sizeof length);
   file.write(header.data(), header.size());
-  for (const TensorToWrite& tensor : tensors)
-    file.write(tensor.values == nullptr ? static_cast<const void*>(&tensor.number) : tensor.values,
-               size_bytes(tensor));
+  for (const TensorToWrite& tensor : tensors) file.write(tensor.data, size_bytes(tensor));
   file.replace_target();
 }
 

@@ -87,6 +87,7 @@ std::unique_ptr<mp_optimizer> make_optimizer(const mp_market* market,
   auto made = std::make_unique<mp_optimizer>();
   made->mode = mode_of(given.unit_vector_mode, options.plan, op);
   if (given.use_ignore_index != 0) made->ignore_index = given.ignore_index;
+  made->upstream_sampling = sampling;
   made->optimizer = std::make_unique<Optimizer>(market->finished, std::move(counts),
                                                 std::move(sampling), options, std::nullopt);
   return made;

@@ -228,3 +228,11 @@ class COptimizer:
         given = c.c_void_p(loss.ctypes.data), c.c_void_p(paths.ctypes.data), c.c_int64(len(loss))
         call("step", self.handle, *given, c.c_float(rate), c.byref(degenerate))
         return bool(degenerate.value)
+
+    def save(self, path: os.PathLike[str], step: int) -> None:
+        call("optimizer_save", self.handle, os.fsencode(path), c.c_int64(step))
+
+    def load(self, path: os.PathLike[str]) -> int:
+        step = c.c_int64(-1)
+        call("optimizer_load", self.handle, os.fsencode(path), c.byref(step))
+        return step.value

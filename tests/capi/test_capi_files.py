@@ -2,11 +2,12 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clibrary import FILE, VALUE, CMarket, refused
+from clibrary import FILE, VALUE, CMarket, COptimizer, refused, tensor
 
 
 def checkpoint(header: Any, data: bytes = b"") -> bytes:
@@ -118,3 +119,64 @@ def test_a_failed_save_keeps_the_older_file(digits: CMarket, tmp_path) -> None:
     with refused(FILE, "folder: expected a file that can be written"):
         digits.save(tmp_path / "folder", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+# -- of optimizers -------------------------------------------------------------------------------
+
+
+def optimizer_file(path: Path, metadata: dict[str, str], **tensors: Any) -> None:
+    """Change a file of an optimizer."""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(path, "numpy") as file:
+        given = file.metadata()
+    changed = load_file(path) | {f"optimizer.{name}": value for name, value in tensors.items()}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    save_file(kept, path, given | metadata)
+
+
+NESTED = '{"antithetic": ' + "[" * 200_000 + "]" * 200_000 + "}"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "tensors", "text"),
+    [
+        ({"optimizer": "nothing"}, {}, "the settings of an optimizer"),
+        ({"optimizer": "{}"}, {}, "the settings of an optimizer"),
+        ({"optimizer": NESTED}, {}, "with antithetic false, received another"),
+        ({}, {"seeds.1": None}, "integer seeds.1 in one row, received none"),
+        ({}, {"seeds.1": np.zeros(4, np.float32)}, "integer seeds.1 in one row, received F32"),
+        ({}, {"seeds.1": np.zeros(3, np.uint64)}, "4 seeds for spec 1, received 3"),
+        ({}, {"amplitudes": np.zeros(2, np.float32)}, "3 amplitudes"),
+        ({}, {"rule.first.0": np.zeros(7, np.float32)}, "first"),
+    ],
+)
+def test_bad_optimizer_files_change_nothing(digits, metadata, tensors, text, tmp_path) -> None:
+    path = tmp_path / "file"
+    optimizer = COptimizer(digits, 3, plan=1, update=2, learning_rate=0.1, seed=3)
+    x, y = tensor(np.ones((2, 1, 12, 12), np.uint8)), tensor(np.array([0, 1]))
+    optimizer.step(*optimizer.probe(x, y), 0.1)
+    optimizer.save(path, 1)
+    before = path.read_bytes()
+    optimizer_file(path, metadata, **tensors)
+    with refused(VALUE, text):
+        optimizer.load(path)
+    optimizer.save(path, 1)
+    assert path.read_bytes() == before
+
+
+def test_another_optimizers_file(digits: CMarket, tmp_path) -> None:
+    optimizer = COptimizer(digits, 3, plan=1, learning_rate=0.1)
+    for options, text in (
+        ({"plan": 0}, 'plan "star", received "tree"'),
+        ({"plan": 1, "update": 4}, 'update "unit", received "adam"'),
+        ({"plan": 1, "momentum": 0.5}, "momentum 0.8999.*, received 0.5"),
+        ({"plan": 1, "antithetic": 1}, "antithetic false, received true"),
+    ):
+        COptimizer(digits, 3, learning_rate=0.1, **options).save(tmp_path / "file", 0)
+        with refused(VALUE, f"an optimizer with {text}"):
+            optimizer.load(tmp_path / "file")
+    digits.save(tmp_path / "file", 0)
+    with refused(VALUE, "a file of an optimizer, received one without its settings"):
+        optimizer.load(tmp_path / "file")

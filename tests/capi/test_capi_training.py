@@ -135,6 +135,29 @@ def test_files_are_read_both_ways(tmp_path) -> None:
     check_weights(python, market)
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_training_goes_on_in_the_other_language(run: str, tmp_path) -> None:
+    python, market = pairs.digits()
+    own, given = RUNS[run]
+    x, y = batches((6, 1, 12, 12), 5)
+    first = Optimizer(python, 0.05, seed=7, device="cpu", **own)
+    first.train_step(x, y)
+    first.save(tmp_path / "python")
+    second = COptimizer(market, 3, seed=8, learning_rate=0.5, **given)
+    assert second.load(tmp_path / "python") == 1
+    loss, paths = second.probe(tensor(x), tensor(y))
+    second.step(loss, paths, 0.05)
+    np.testing.assert_array_equal(first.train_step(x, y)[0], loss)
+    check_weights(python, market)
+    second.save(tmp_path / "c", 2)
+    resumed = Optimizer.resume(tmp_path / "c", pairs.digits()[0], device="cpu")
+    assert resumed.global_step == 2
+    loss, paths = second.probe(tensor(x), tensor(y))
+    second.step(loss, paths, 0.05)
+    np.testing.assert_array_equal(resumed.train_step(x, y)[0], loss)
+    check_weights(resumed.marketplace, market)
+
+
 def test_markets_are_independent_of_one_another() -> None:
     def train(seed: int) -> list[np.ndarray]:
         _, market = pairs.digits()

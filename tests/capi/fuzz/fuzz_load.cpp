@@ -1,4 +1,5 @@
-// Random bytes as a checkpoint: mp_market_load refuses or loads, and loads nothing half.
+// Random bytes as a checkpoint of a market and of an optimizer: it is refused or loaded, and
+// nothing is loaded half.
 #include <marketplace.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -44,10 +45,21 @@ Values values_of(const mp_market* market) {
   return values;
 }
 
+mp_optimizer* make_optimizer(mp_market* market) {
+  mp_optimizer* optimizer = nullptr;
+  mp_optimizer_options options{};
+  options.size = sizeof options;
+  options.update = MP_UPDATE_MOMENTUM;
+  options.learning_rate = 0.5f;
+  require(mp_optimizer_create(market, &options, &optimizer) == MP_OK);
+  return optimizer;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static mp_market* const market = make_market();
+  static mp_optimizer* const optimizer = make_optimizer(market);
   static const int file = memfd_create("checkpoint", 0);
   static const std::string path = "/proc/self/fd/" + std::to_string(file);
   require(mp_market_initialize(market, 1) == MP_OK);
@@ -55,7 +67,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   require(pwrite(file, data, size, 0) == static_cast<ssize_t>(size));
   const Values before = values_of(market);
   std::int64_t step = -7;
-  if (mp_market_load(market, path.c_str(), &step) == MP_OK) {
+  const mp_status market_status = mp_market_load(market, path.c_str(), &step);
+  if (mp_optimizer_load(optimizer, path.c_str(), &step) == MP_OK) require(market_status == MP_OK);
+  if (market_status == MP_OK) {
     require(step >= 0);
     return 0;
   }

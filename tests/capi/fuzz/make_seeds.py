@@ -81,8 +81,22 @@ def calls() -> dict[str, bytes]:
     return seeds
 
 
-def checkpoint(arrays: dict[str, tuple[str, list[int], bytes]]) -> bytes:
-    header, data = {}, b""
+SETTINGS = {
+    "version": 1, "plan": "tree", "dtype": "float32", "control_variate": False,
+    "update": "momentum", "momentum": 0.9, "shaping": "z", "antithetic": False,
+    "market": {"vendor_count": [2], "upstream_sampling": [0]},
+    "rates": {
+        "learning_rate": {"value": 0.5, "dtype": None},
+        "meta_learning_rate": None,
+        "probe_scale": {"value": 0.25, "dtype": "float32"},
+    },
+    "state": {"generation": 3, "seed": 5, "rule.steps": 3},
+}  # fmt: skip
+
+
+def checkpoint(arrays: dict[str, tuple[str, list[int], bytes]], **metadata: str) -> bytes:
+    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
+    data = b""
     for name, (dtype, shape, values) in arrays.items():
         offsets = [len(data), len(data) + len(values)]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
@@ -103,9 +117,14 @@ def load() -> dict[str, bytes]:
         arrays[prefix + key] = ("F32", [3], bytes(12))
     halves = {key: ("F16", shape, bytes(6)) if shape == [3] else (kind, shape, values)
               for key, (kind, shape, values) in arrays.items()}  # fmt: skip
-    state = {"optimizer.amplitudes": ("F32", [1], bytes(4))}
-    named = {"whole": arrays, "halves": halves, "state": arrays | state}
-    return {name: checkpoint(value) for name, value in named.items()}
+    state = {
+        "optimizer.amplitudes": ("F32", [1], bytes(4)),
+        "optimizer.learning_rates": ("F32", [1], bytes(4)),
+        "optimizer.seeds.0": ("U64", [2], bytes(16)),
+        "optimizer.rule.first.0": ("F32", [15], bytes(60)),
+    }
+    optimizer = checkpoint(arrays | state, optimizer=json.dumps(SETTINGS))
+    return {"whole": checkpoint(arrays), "halves": checkpoint(halves), "optimizer": optimizer}
 
 
 def main(folder: Path) -> None:
