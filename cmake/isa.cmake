@@ -1,6 +1,10 @@
 # One translation unit per instruction set; which of them runs is decided at run time.
 function(marketplace_isa_sources target)
   target_sources(${target} PRIVATE cpu/isa/baseline.cpp)
+  if(MARKETPLACE_BUILD_FUZZ)  # which looks for what no instruction set changes
+    target_compile_definitions(${target} PRIVATE MARKETPLACE_BASELINE_ONLY)
+    return()
+  endif()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     return()
   endif()
