@@ -11,8 +11,10 @@ Start it with ``mpiexec -n 4 python program.py``.
 """
 
 import atexit
+import contextlib
 import time
 from collections import Counter
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +29,7 @@ from ._evaluate import evaluate, in_path_order
 from ._identity import check_plan, find_difference, identify, identify_state
 from ._report import HEAD_BYTES, Report
 
-__all__ = ["Ranks", "share"]
+__all__ = ["Ranks", "guard", "rank", "share"]
 
 _OP = "mpi.share"
 _PATIENCE = 1e-3  # seconds of asking again and again, before naps
@@ -58,8 +60,7 @@ def share(
     Returns
     -------
     Ranks
-        To be closed at the end, or used in a ``with`` statement: if a rank leaves that with an
-        error of its own, its exit aborts the job, so that the others do not wait for it.
+        To be closed at the end, or used in a ``with`` statement, which is a ``guard`` too.
 
     Raises
     ------
@@ -73,6 +74,25 @@ def share(
         For a rank that does not answer; it names the rank.
     """
     return Ranks(optimizer, comm, timeout, check_every)
+
+
+@contextlib.contextmanager
+def guard() -> Iterator[None]:
+    """Let a rank that fails within the context end the whole job when it exits.
+
+    An ordinary exit waits for the other ranks, who wait for this one.
+    """
+    mpi = _import_mpi()
+    try:
+        yield
+    except BaseException:
+        _abort_at_exit(mpi)
+        raise
+
+
+def rank() -> int:
+    """Give this process's number in its MPI job."""
+    return int(_import_mpi().COMM_WORLD.Get_rank())
 
 
 class Ranks:
@@ -96,10 +116,10 @@ class Ranks:
         self._optimizer = optimizer
         self._timeout, self._check_every = timeout, check_every
         self._balance = Balance()
-        self._together = False  # an error that all ranks raise
         self._names = [f"rank {rank}" for rank in range(self.size)]
         self._names = self._all_texts(f"rank {self.rank} ({self._mpi.Get_processor_name()})")
-        self._compare_identities()
+        with guard():
+            self._compare_identities()
         optimizer._sharing = self
 
     def close(self) -> None:
@@ -118,11 +138,11 @@ class Ranks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close, or make sure that no rank waits for one that has failed."""
+        """Close; or end the job at this process's exit, so that no rank waits for it."""
         if error is None:
             self.close()
-        elif not self._together:
-            self._abort_at_exit()
+        else:
+            _abort_at_exit(self._mpi)
 
     # -- what the optimizer calls ------------------------------------------------------------------
 
@@ -185,7 +205,7 @@ class Ranks:
 
     def _lost(self) -> TimeoutError:
         """Find out who does not answer: all who do wait here for the same, and say so."""
-        self._abort_at_exit()  # what was begun cannot be ended
+        _abort_at_exit(self._mpi)  # what was begun cannot be ended
         others = [rank for rank in range(self.size) if rank != self.rank]
         received = {rank: bytearray(1) for rank in others}
         calls = [self._comm.Isend([b"!", self._mpi.BYTE], dest=rank) for rank in others]
@@ -201,16 +221,11 @@ class Ranks:
         wanted = f"every rank within {self._timeout:g} s"
         return refusal(TimeoutError, _OP, wanted, f"nothing from {missing}")
 
-    def _abort_at_exit(self) -> None:
-        """End the job with this process; an ordinary exit would wait for the other ranks."""
-        atexit.register(self._comm.Abort, 1)
-
     def _raise_failures(self, reports: list[Report], error: Exception | None) -> None:
         failed = [rank for rank, report in enumerate(reports) if report.failed]
         if not failed:
             return
         texts = self._all_texts("" if error is None else f"{type(error).__name__}: {error}")
-        self._together = True
         if error is not None and len(failed) == self.size:
             raise error
         what = "; ".join(f"{texts[rank]} from {self._names[rank]}" for rank in failed)
@@ -223,7 +238,6 @@ class Ranks:
         for rank, identity in enumerate(identities):
             if (difference := find_difference(identities[0], identity)) is not None:
                 key, wanted, received = difference
-                self._together = True
                 expected = f"{key} {wanted}, as in {self._names[0]}"
                 raise refusal(RuntimeError, _OP, expected, f"{received} in {self._names[rank]}")
 
@@ -234,7 +248,6 @@ class Ranks:
         usual, _ = Counter(states).most_common(1)[0]
         for rank, state in enumerate(states):
             if state != usual:
-                self._together = True
                 wanted = f"{_describe(usual)}, as in most ranks"
                 received = f"{_describe(state)} from {self._names[rank]}"
                 raise refusal(RuntimeError, _OP, wanted, received)
@@ -243,6 +256,10 @@ class Ranks:
 def _describe(state: tuple[int, int]) -> str:
     step, checksum = state
     return f"step {step}" + (f" and weights with checksum {checksum:08x}" if checksum else "")
+
+
+def _abort_at_exit(mpi: Any) -> None:
+    atexit.register(mpi.COMM_WORLD.Abort, 1)
 
 
 def _import_mpi() -> Any:
