@@ -3,7 +3,7 @@
 import marketplace as mp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import (
     FLATTEN,
@@ -69,6 +69,7 @@ def test_losses_do_not_depend_on_the_shares(plan, options):
     same_bits(native.paths, paths)
     assert sorted(native.path_order) == list(range(len(paths)))
 
+    @settings(max_examples=15)
     @given(st.lists(st.integers(0, len(paths)), max_size=5))
     def check(cuts):
         same_bits(shared_losses(native, x, y, [0, *sorted(cuts), len(paths)]), expected)

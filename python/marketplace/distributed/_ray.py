@@ -83,6 +83,8 @@ class RayCluster:
     ----------
     optimizer : Optimizer
         This process's.
+    timeout : float
+        As given; may be set.
     probes, bytes_sent, bytes_received : int
         Probes so far, and the bytes of the messages about them, all workers together.
 
@@ -116,7 +118,7 @@ class RayCluster:
         check_plan(self.optimizer, OP)
         self._ray = import_ray()
         self._make_optimizer, self._step = make_optimizer, step
-        self._timeout, self._check_every = timeout, check_every
+        self.timeout, self._check_every = timeout, check_every
         self._worker_options = {"num_cpus": 1} if worker_options is None else worker_options
         self.probes = self.bytes_sent = self.bytes_received = 0
         self._started = self._fruitless = 0
@@ -201,14 +203,14 @@ class RayCluster:
 
     def _await_start(self, count: int) -> None:
         """Wait for the first workers; with fewer than were asked for, there is no run."""
-        end = time.monotonic() + self._timeout
+        end = time.monotonic() + self.timeout
         while not all(self._is_ready(worker) for worker in list(self._newcomers)):
             if time.monotonic() > end:
                 ready = sum(self._is_ready(worker) for worker in list(self._newcomers))
                 cpus = self._ray.cluster_resources().get("CPU", 0)
                 received = f"{ready}; the cluster has {cpus:g} CPUs, workers need "
                 received += str(self._worker_options)
-                wanted = f"{count} workers within {self._timeout:g} s"
+                wanted = f"{count} workers within {self.timeout:g} s"
                 raise refusal(TimeoutError, OP, wanted, received)
             hellos = [worker.hello for worker in self._newcomers]
             self._ray.wait(hellos, num_returns=len(hellos), timeout=0.5)
@@ -248,7 +250,7 @@ class RayCluster:
     def _mourn(self, worker: _Worker, cause: object) -> None:
         """Go on without a worker, and start another in its place."""
         self._fruitless = 0 if worker.useful else self._fruitless + 1
-        text = " ".join(str(cause).split())[:300]
+        text = " ".join(str(cause).split())[:300]  # Ray's advice goes on
         if self._fruitless >= _FRUITLESS:
             wanted = "workers that live long enough to evaluate a share"
             received = (
@@ -307,7 +309,7 @@ class RayCluster:
         answers = [each.answer for each in asked]
         late: set[Any] = set()
         if answers:
-            late = set(self._ray.wait(answers, num_returns=len(answers), timeout=self._timeout)[1])
+            late = set(self._ray.wait(answers, num_returns=len(answers), timeout=self.timeout)[1])
         missing = []
         for each in asked:
             if (report := self._report_of(each, each.answer in late, present)) is None:
@@ -322,7 +324,7 @@ class RayCluster:
         try:
             if late:
                 self._ray.kill(worker.actor)
-                raise self._ray.exceptions.GetTimeoutError(f"no answer in {self._timeout:g} s")
+                raise self._ray.exceptions.GetTimeoutError(f"no answer in {self.timeout:g} s")
             message = self._ray.get(asked.answer)
         except self._ray.exceptions.RayTaskError as error:
             raise self._worker_error("losses", worker, error) from error

@@ -29,7 +29,7 @@ def connect(ray: Any, address: str | None, workers: int) -> bool:
         ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
         return True
     if address != "auto":
-        _check_reachable(address)
+        check_reachable(address)
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -37,7 +37,7 @@ def connect(ray: Any, address: str | None, workers: int) -> bool:
     return True
 
 
-def _check_reachable(address: str) -> None:
+def check_reachable(address: str) -> None:
     """Ray itself tries again for minutes, and ends the process then."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
