@@ -294,7 +294,7 @@ class RayCluster:
         asked, self._asked = self._asked, []
         missing = [] if asked else [(0, native.path_order.size)]
         while asked or missing:
-            missing += self._receive(asked, found, present)
+            missing += self._receive(asked, found, present) if asked else []
             asked = self._ask_again(missing)
             if not asked:
                 for first, last in missing:
@@ -306,39 +306,47 @@ class RayCluster:
         self, asked: list[_Asked], found: dict[int, F32], present: int
     ) -> list[tuple[int, int]]:
         """Wait for some shares; give those that did not come."""
-        answers = [each.answer for each in asked]
-        late: set[Any] = set()
-        if answers:
-            late = set(self._ray.wait(answers, num_returns=len(answers), timeout=self.timeout)[1])
-        missing = []
-        for each in asked:
-            if (report := self._report_of(each, each.answer in late, present)) is None:
-                missing.append((each.first, each.last))
-            elif each.last > each.first:
-                found[each.first] = report.losses
-        return [share for share in missing if share[1] > share[0]]
-
-    def _report_of(self, asked: _Asked, late: bool, present: int) -> Report | None:
-        """Give a worker's report; None if it is gone."""
-        worker = asked.worker
+        end = time.monotonic() + self.timeout
         try:
-            if late:
-                self._ray.kill(worker.actor)
-                raise self._ray.exceptions.GetTimeoutError(f"no answer in {self.timeout:g} s")
-            message = self._ray.get(asked.answer)
-        except self._ray.exceptions.RayTaskError as error:
-            raise self._worker_error("losses", worker, error) from error
-        except self._ray.exceptions.RayError as error:
-            if worker in self._workers:
-                self._workers.remove(worker)
-                self._mourn(worker, error)
-            return None
+            messages = self._ray.get([each.answer for each in asked], timeout=self.timeout)
+        except self._ray.exceptions.RayError:
+            messages = [self._message_of(each, end) for each in asked]
+        missing = []
+        for each, message in zip(asked, messages, strict=True):
+            if each.last > each.first and message is None:
+                missing.append((each.first, each.last))
+            elif message is not None:
+                losses = self._take(each, message, present)
+                found |= {each.first: losses} if each.last > each.first else {}
+        return missing
+
+    def _message_of(self, asked: _Asked, end: float) -> bytes | None:
+        """Wait for one worker; None if it is gone, or has not answered by then."""
+        errors = self._ray.exceptions
+        cause: object
+        try:
+            left = max(0.0, end - time.monotonic())
+            return bytes(self._ray.get(asked.answer, timeout=left))
+        except errors.RayTaskError as error:
+            raise self._worker_error("losses", asked.worker, error) from error
+        except errors.GetTimeoutError:
+            self._ray.kill(asked.worker.actor)
+            cause = f"no answer in {self.timeout:g} s"
+        except errors.RayError as error:
+            cause = error
+        if asked.worker in self._workers:
+            self._workers.remove(asked.worker)
+            self._mourn(asked.worker, cause)
+        return None
+
+    def _take(self, asked: _Asked, message: bytes, present: int) -> F32:
+        """Check a worker's report, and give its losses."""
         self.bytes_received += len(message)
         report = Report.from_bytes(message)
-        self._check(worker, report, present)
-        worker.useful = worker.useful or asked.last > asked.first
-        self._balance.note(worker, report.seconds)
-        return report
+        self._check(asked.worker, report, present)
+        asked.worker.useful = asked.worker.useful or asked.last > asked.first
+        self._balance.note(asked.worker, report.seconds)
+        return report.losses
 
     def _ask_again(self, missing: list[tuple[int, int]]) -> list[_Asked]:
         """Share the shares of the dead among the living, who are at the same probe."""
