@@ -1,11 +1,19 @@
 """``--distributed`` of the MNIST example: the same results, and what it refuses."""
 
+import contextlib
 import json
+import os
+import pathlib
 import re
+import secrets
+import socket
+import subprocess
 import sys
+import time
 
 import pytest
 from marketplace import checkpoint
+from marketplace.distributed import _ray_connect as connect
 from marketplace.examples import mnist
 from test_mpi import start
 
@@ -45,6 +53,49 @@ def test_ray_trains_the_same_weights(expected, tmp_path):
     path = tmp_path / "ray.safetensors"
     words = [*TINY, "--distributed", "ray", "--workers", "2", "--checkpoint", str(path)]
     assert mnist.main(words) == 0
+    assert trained(path) == expected
+
+
+@contextlib.contextmanager
+def head_node():
+    """A Ray cluster that was started from a shell, its address, and who may join it."""
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    ray = pathlib.Path(sys.executable).with_name("ray")
+    words = f"start --head --port {port} --num-cpus 2 --include-dashboard false --block".split()
+    head = subprocess.Popen(
+        [ray, *words], env=os.environ | token, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield f"127.0.0.1:{port}", token
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
+
+
+def wait_for(address):
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return connect.check_reachable(address)
+        except ConnectionError:
+            assert time.monotonic() < end
+            time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_ray_on_a_cluster_that_is_there_trains_the_same_weights(expected, tmp_path):
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    path = tmp_path / "ray.safetensors"
+    words = [*TINY, "--distributed", "ray", "--workers", "2", "--checkpoint", str(path)]
+    with head_node() as (address, token):
+        wait_for(address)
+        command = [sys.executable, "-m", "marketplace.examples.mnist", *words, "--address", address]
+        job = subprocess.run(
+            command, env=os.environ | token, capture_output=True, text=True, timeout=90
+        )
+    assert job.returncode == 0, job.stderr
     assert trained(path) == expected
 
 
