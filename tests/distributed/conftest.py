@@ -1,11 +1,16 @@
-"""Makes the programs of these tests importable, here and in the workers."""
+"""Lets Ray's workers import the programs of these tests."""
 
 import os
 import pathlib
-import sys
 
-HERE = str(pathlib.Path(__file__).parent)
-if HERE not in sys.path:
-    sys.path.insert(0, HERE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment():
+    """Set what the workers inherit."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = str(pathlib.Path(__file__).parent)
+        patch.setenv("PYTHONPATH", here, prepend=os.pathsep)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        yield

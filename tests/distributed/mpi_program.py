@@ -1,6 +1,7 @@
 """What the ranks of the MPI tests run: ``mpiexec -n N python mpi_program.py CASE``."""
 
 import functools
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import programs
 from marketplace import _core, nn
 from marketplace.distributed import mpi
+from mpi4py import MPI
 
 RANK = mpi.rank()
 MADE = {
@@ -71,7 +73,10 @@ def main(case):
         for _ in range(programs.STEPS):
             disturb(case, optimizer)
             loss, _ = step(optimizer)
-        print(programs.checksum(optimizer), ranks.bytes_sent / ranks.probes, loss.size, flush=True)
+        mine = programs.checksum(optimizer), ranks.bytes_sent / ranks.probes, loss.size
+    everyone = MPI.COMM_WORLD.gather(mine)
+    if RANK == 0:  # lines of several ranks could mix
+        print(json.dumps(everyone))
 
 
 if __name__ == "__main__":

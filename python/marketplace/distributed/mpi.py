@@ -12,6 +12,7 @@ Start it with ``mpiexec -n 4 python program.py``.
 
 import atexit
 import contextlib
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -178,7 +179,7 @@ class Ranks:
     def _all_reports(self, report: Report, bounds: list[int]) -> list[Report]:
         message = report.to_bytes()
         self.bytes_sent += len(message)
-        counts = [HEAD_BYTES + 4 * int(count) for count in np.diff(bounds)]
+        counts = [HEAD_BYTES + 4 * (b - a) for a, b in itertools.pairwise(bounds)]
         return [Report.from_bytes(data) for data in self._all_bytes(message, counts)]
 
     def _all_bytes(self, message: bytes, counts: list[int]) -> list[memoryview]:
@@ -186,7 +187,7 @@ class Ranks:
         received = memoryview(bytearray(sum(counts)))
         byte = self._mpi.BYTE
         self._wait(self._comm.Iallgatherv([message, byte], [received, (counts, None), byte]))
-        ends = np.cumsum(counts)
+        ends = itertools.accumulate(counts)
         return [received[end - count : end] for end, count in zip(ends, counts, strict=True)]
 
     def _all_texts(self, text: str) -> list[str]:
