@@ -8,14 +8,15 @@ MAY_INCLUDE = {
     "core": {"core"},
     "graph": {"core", "graph"},
     "backend.h": {"core", "graph"},
-    "cpu": {"core", "graph", "backend.h", "cpu"},
-    "market": {"core", "graph", "backend.h", "market"},
-    "gpu": {"core", "graph", "backend.h", "plugin", "gpu", "simt", "simt_mma"},
+    "shares": {"core", "backend.h", "shares"},
+    "cpu": {"core", "graph", "backend.h", "shares", "cpu"},
+    "market": {"core", "graph", "backend.h", "shares", "market"},
+    "gpu": {"core", "graph", "backend.h", "shares", "plugin", "gpu", "simt", "simt_mma"},
     "plugin": {"core", "backend.h"},
     "plugins": {"core", "plugin", "plugins"},
     "devices": {"core", "backend.h", "devices", "plugins", "cpu"},
     "capi": {"core", "graph", "backend.h", "market", "devices", "capi"},
-    "bindings": {"core", "graph", "backend.h", "market", "devices", "bindings"},
+    "bindings": {"core", "graph", "backend.h", "shares", "market", "devices", "bindings"},
 }
 
 

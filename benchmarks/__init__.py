@@ -2,5 +2,5 @@
 
 Run from the checkout's root, with ``marketplace`` and the extra ``[bench]`` installed:
 ``python -m benchmarks.peers``, ``.scaling``, ``.step_cost``, ``.bench_memory``,
-``.bench_scatter``, ``.learning``.
+``.bench_scatter``, ``.bench_distributed``, ``.learning``.
 """

@@ -23,6 +23,9 @@ struct Plan {
   };
   std::vector<Level> levels;
   std::int64_t input_count = 1;
+  // Paths of the plan that this is a part of, 0 if of none. Sums over the batch are cut into pieces
+  // as that plan's are, so that a loss does not depend on how a plan is shared out.
+  std::int64_t whole_path_count = 0;
 
   std::int64_t path_count() const { return static_cast<std::int64_t>(levels.back().vendor.size()); }
 };

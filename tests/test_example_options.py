@@ -160,7 +160,7 @@ def test_the_meta_learning_rate_follows_the_schedule_instead():
     _, opt = _setup.set_up(options, mnist.DEFAULTS, options.structure, (1, 28, 28))
     dataset = data.load()
     for _ in range(3):
-        _run._step(opt, dataset, options)
+        _run.take_step(opt, dataset, options)
     expected = schedules.cosine(0.4, 4, final=0.01)(3)
     assert float(opt.meta_learning_rate) == pytest.approx(expected, rel=1e-12)
     assert float(opt.learning_rate) == mnist.DEFAULTS.lr

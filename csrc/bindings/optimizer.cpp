@@ -207,6 +207,43 @@ void load_state(Optimizer& self, const py::dict& values) {
   self.options.seed = seed;
 }
 
+Array<float> probe_share(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+                         std::optional<std::int32_t> ignore_index, std::int64_t first,
+                         std::int64_t last) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  std::vector<float> losses;
+  {
+    const py::gil_scoped_release release;
+    losses = self.probe_share(batch, borrowed, first, last);
+  }
+  return to_array(losses);
+}
+
+void probe_leader(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+                  std::optional<std::int32_t> ignore_index, bool further) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  const py::gil_scoped_release release;
+  self.probe_leader(batch, borrowed, further);
+}
+
+py::tuple cut(Optimizer& self, const Shape& sample_shape, const std::vector<double>& speeds) {
+  const Cut found = self.cut(sample_shape, speeds);
+  return py::make_tuple(to_array(found.bounds), to_array(found.costs));
+}
+
+void bind_shares(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
+  optimizer.def_property_readonly("paths", &path_array)
+      .def_property_readonly("path_order",
+                             [](Optimizer& self) { return to_array(depth_first(self.plan())); })
+      .def("cut", &cut, py::arg("sample_shape"), py::arg("speeds"))
+      .def("probe_share", &probe_share, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
+           py::arg("first"), py::arg("last"))
+      .def("probe_leader", &probe_leader, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
+           py::arg("further"));
+}
+
 void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
   optimizer
       .def_property(
@@ -300,6 +337,7 @@ void bind_optimizer(py::module_& module) {
           },
           py::arg("directions"))
       .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"));
+  bind_shares(optimizer);
   bind_state(optimizer);
 }
 

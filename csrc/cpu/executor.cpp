@@ -27,6 +27,14 @@ Job make_job(const Plan& plan, const std::vector<VendorWeights>& weights, const 
   return job;
 }
 
+// Which of a spec's vendors a plan runs; without a plan, all.
+std::vector<char> needed_vendors(const Plan* plan, std::size_t level, std::int64_t count) {
+  std::vector<char> needed(count, plan ? 0 : 1);
+  if (plan)
+    for (const std::int32_t vendor : plan->levels[level].vendor) needed[vendor] = 1;
+  return needed;
+}
+
 }  // namespace
 
 CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape& input_shape,
@@ -73,14 +81,14 @@ std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
   return programs_[level].output_size * (level + 1 == programs_.size() ? 4 : element_bytes_);
 }
 
-void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, bool wide) {
+void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan) {
   std::int64_t bytes = 0, vendors = 0;
   for (std::size_t i = 0; i < programs_.size(); ++i) {
     bytes += programs_[i].packed_bytes * weights[i].count;
     vendors = std::max(vendors, weights[i].count);
   }
   on_demand_ = vendors > 1 && bytes > kPanelBudgetBytes;
-  wide_ = wide && !on_demand_ && programs_.size() > 1 && head_->suits();
+  wide_ = plan && !on_demand_ && programs_.size() > 1 && head_->suits();
   for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
   if (on_demand_) return;
   std::vector<std::pair<std::size_t, std::int64_t>> tasks;  // level, vendor or group of vendors
@@ -88,8 +96,11 @@ void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, bool
     const bool head = wide_ && i + 1 == programs_.size();
     const std::int64_t count = weights[i].count;
     panels_[i].reserve(head ? head_->packed_bytes(count) : programs_[i].packed_bytes * count);
-    for (std::int64_t v = 0; v < (head ? head_->group_count(count) : count); ++v)
-      tasks.emplace_back(i, v);
+    const std::vector<char> needed = needed_vendors(plan, i, count);
+    const std::int64_t each = head ? head_->group_vendors() : 1;
+    for (std::int64_t v = 0; v < count; v += each)
+      if (std::count(needed.begin() + v, needed.begin() + std::min(count, v + each), 1) > 0)
+        tasks.emplace_back(i, v / each);
   }
   pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
     const auto [level, item] = tasks[index];
@@ -162,14 +173,14 @@ void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
 }
 
 void CpuExecutor::plan_job(Job& job) {
-  prepare_panels(*job.weights, true);
+  prepare_panels(*job.weights, job.plan);
   const bool whole = whole_batch_ && !job.inference;
   const std::int64_t batch = job.batch->size;
   job.tile = whole ? batch : tile_samples(batch);
-  // the order of sums follows from batch and plan, never from the number of threads
-  job.blocks = whole ? 1
-                     : std::clamp<std::int64_t>(kPartialLosses / job.plan->path_count(), 1,
-                                                std::min(batch, kMostBlocks));
+  // the order of sums follows from batch and whole plan, never from the number of threads
+  const std::int64_t paths = std::max(job.plan->whole_path_count, job.plan->path_count());
+  job.blocks =
+      whole ? 1 : std::clamp<std::int64_t>(kPartialLosses / paths, 1, std::min(batch, kMostBlocks));
   prepare_workspaces(job.tile);
   if (job.leader) job.leader->assign(programs_.size(), {});
   std::vector<std::int64_t> flops;

@@ -45,8 +45,9 @@ class CpuExecutor : public Executor {
   std::int64_t level_tile(std::size_t level, std::int64_t batch) const;
   std::int64_t tile_samples(std::int64_t batch) const;
   std::int64_t output_bytes(std::size_t level) const;  // of one sample
-  // `wide`: the last spec's vendors side by side, see WideHead.
-  void prepare_panels(const std::vector<VendorWeights>& weights, bool wide);
+  // Of the vendors that a plan has, or of all. With a plan, the last spec's vendors may lie side by
+  // side, see WideHead.
+  void prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan);
   void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
                    Workspace& workspace);
   void prepare_workspaces(std::int64_t tile);

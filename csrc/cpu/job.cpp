@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "shares.h"
+
 namespace marketplace::cpu {
 namespace {
 
@@ -17,35 +19,6 @@ Job::Children children_of(const Plan::Level& level, std::int64_t parents) {
   for (std::size_t r = 0; r < level.parent.size(); ++r)
     children.rows[next[level.parent[r]]++] = static_cast<std::int32_t>(r);
   return children;
-}
-
-void mark_used(Job& job) {
-  const auto& levels = job.plan->levels;
-  job.used.resize(levels.size());
-  job.used.back().assign(levels.back().vendor.size(), 1);
-  for (std::size_t i = levels.size() - 1; i-- > 0;) {
-    job.used[i].assign(levels[i].vendor.size(), 0);
-    for (std::size_t r = 0; r < levels[i + 1].parent.size(); ++r)
-      if (job.used[i + 1][r]) job.used[i][levels[i + 1].parent[r]] = 1;
-  }
-}
-
-// The row that continues the leader's path, else the first used row of vendor 0.
-void find_leader(Job& job) {
-  std::int64_t above = -1;
-  for (std::size_t i = 0; i < job.plan->levels.size(); ++i) {
-    const Plan::Level& level = job.plan->levels[i];
-    std::int64_t found = -1;
-    for (std::size_t r = 0; r < level.vendor.size(); ++r) {
-      if (level.vendor[r] != 0 || !job.used[i][r]) continue;
-      if (found < 0) found = static_cast<std::int64_t>(r);
-      if (i == 0 || level.parent[r] != above) continue;
-      found = static_cast<std::int64_t>(r);
-      break;
-    }
-    job.leader_row.push_back(found);
-    above = found;
-  }
 }
 
 // Cost of every root's subtree for one sample.
@@ -83,8 +56,8 @@ void schedule(Job& job, const std::vector<std::int64_t>& flops, int threads) {
   for (std::size_t i = 0; i + 1 < levels.size(); ++i)
     job.children.push_back(
         children_of(levels[i + 1], static_cast<std::int64_t>(levels[i].vendor.size())));
-  mark_used(job);
-  find_leader(job);
+  job.used = used_rows(*job.plan);
+  job.leader_row = leader_rows(*job.plan);
   const std::vector<std::int64_t> costs = subtree_costs(job, flops);
   job.chunks = chunk_count(job, costs, threads);
   std::vector<std::int64_t> roots;

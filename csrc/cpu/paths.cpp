@@ -137,7 +137,7 @@ class PathRun {
 
 void CpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                                 const std::int32_t* paths, const SampleResults& results) {
-  prepare_panels(weights, false);
+  prepare_panels(weights, nullptr);
   PathRun(*this, weights, batch, paths, results).run();
 }
 

@@ -23,7 +23,7 @@ class WideHead {
 
   // Whether a program is a lone linear layer that one task can pack a group of.
   bool suits() const { return suits_; }
-  std::int64_t group_count(std::int64_t vendors) const { return (vendors + group_ - 1) / group_; }
+  std::int64_t group_vendors() const { return group_; }
   std::int64_t packed_bytes(std::int64_t vendors) const;
   std::int64_t staging_floats() const;
   // Vendors whose logits of one tile fit a thread's cache, and the floats that they need.

@@ -225,38 +225,6 @@ class Scheduler {
 
 }  // namespace
 
-std::vector<std::vector<char>> used_rows(const Plan& plan) {
-  const auto& levels = plan.levels;
-  std::vector<std::vector<char>> used(levels.size());
-  used.back().assign(levels.back().vendor.size(), 1);
-  for (std::size_t i = levels.size() - 1; i-- > 0;) {
-    used[i].assign(levels[i].vendor.size(), 0);
-    for (std::size_t r = 0; r < levels[i + 1].parent.size(); ++r)
-      if (used[i + 1][r]) used[i][levels[i + 1].parent[r]] = 1;
-  }
-  return used;
-}
-
-std::vector<std::int64_t> leader_rows(const Plan& plan) {
-  const auto used = used_rows(plan);
-  std::vector<std::int64_t> rows;
-  std::int64_t above = -1;
-  for (std::size_t i = 0; i < plan.levels.size(); ++i) {
-    const Plan::Level& level = plan.levels[i];
-    std::int64_t found = -1;
-    for (std::size_t r = 0; r < level.vendor.size(); ++r) {
-      if (level.vendor[r] != 0 || !used[i][r]) continue;
-      if (found < 0) found = static_cast<std::int64_t>(r);
-      if (i == 0 || level.parent[r] != above) continue;
-      found = static_cast<std::int64_t>(r);
-      break;
-    }
-    rows.push_back(found);
-    above = found;
-  }
-  return rows;
-}
-
 Schedule make_schedule(const Plan& plan, const std::vector<std::int64_t>& capacity,
                        const std::vector<std::int64_t>& leaders) {
   return Scheduler(plan, capacity, leaders).run();

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "backend.h"
+#include "shares.h"
 
 namespace marketplace::gpu {
 
@@ -38,12 +38,6 @@ struct Schedule {
   std::vector<Chunk> chunks;
   std::vector<std::int32_t> table;  // everything that kernels look up
 };
-
-// Per level, the plan's rows that lead to a path.
-std::vector<std::vector<char>> used_rows(const Plan& plan);
-
-// Per level, the row that continues the leader's path, else the first used row of vendor 0, or -1.
-std::vector<std::int64_t> leader_rows(const Plan& plan);
 
 // capacity: the most rows of a chunk, per level. leaders: as from leader_rows.
 Schedule make_schedule(const Plan& plan, const std::vector<std::int64_t>& capacity,

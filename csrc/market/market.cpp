@@ -46,15 +46,22 @@ Shape Market::output_shape(const Shape& input_shape) const {
 std::int64_t Market::flops(const Plan& plan, const Shape& input_shape) const {
   if (plan.levels.size() != models_.size())
     fail("flops", std::to_string(models_.size()) + " levels", std::to_string(plan.levels.size()));
-  Shape shape = input_shape;
+  const std::vector<std::int64_t> each = spec_flops(input_shape);
   std::int64_t total = 0;
-  for (std::size_t i = 0; i < models_.size(); ++i) {
-    const Graph& graph = models_[i]->graph();
-    const std::vector<Shape> shapes = infer_shapes(graph, shape);
-    total += count_flops(graph, shapes) * static_cast<std::int64_t>(plan.levels[i].vendor.size());
-    shape = shapes[graph.output];
-  }
+  for (std::size_t i = 0; i < each.size(); ++i)
+    total += each[i] * static_cast<std::int64_t>(plan.levels[i].vendor.size());
   return total;
+}
+
+std::vector<std::int64_t> Market::spec_flops(const Shape& input_shape) const {
+  Shape shape = input_shape;
+  std::vector<std::int64_t> flops;
+  for (const auto& model : models_) {
+    const std::vector<Shape> shapes = infer_shapes(model->graph(), shape);
+    flops.push_back(count_flops(model->graph(), shapes));
+    shape = shapes[model->graph().output];
+  }
+  return flops;
 }
 
 Executor& Market::executor(const Batch& batch) {

@@ -23,6 +23,8 @@ class Market {
   Shape output_shape(const Shape& input_shape) const;
   // Floating point operations of a plan on one sample.
   std::int64_t flops(const Plan& plan, const Shape& input_shape) const;
+  // The same of one vendor on one sample, per spec.
+  std::vector<std::int64_t> spec_flops(const Shape& input_shape) const;
 
   // losses (P,) or (B,), outputs (P, B, *output_shape) or (B, *output_shape), as in Executor.
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,

@@ -10,6 +10,7 @@
 #include "market/coefficients.h"
 #include "market/market.h"
 #include "market/update_rule.h"
+#include "shares.h"
 
 namespace marketplace {
 
@@ -70,6 +71,14 @@ class Optimizer {
   // minibatch of these vendors, so the update will absorb the batch statistics of the earlier ones
   // too.
   Probe probe(const Batch& batch, const Labels& labels, bool further = false);
+  // For processes that share a probe: the losses of [first, last) of the plan's paths in
+  // depth-first order, bit for bit those of probe; and what probe does beside, for the batch
+  // statistics.
+  std::vector<float> probe_share(const Batch& batch, const Labels& labels, std::int64_t first,
+                                 std::int64_t last);
+  void probe_leader(const Batch& batch, const Labels& labels, bool further);
+  // Shares for processes of these speeds.
+  Cut cut(const Shape& sample_shape, const std::vector<double>& speeds);
   // out (P, B, *output_shape); `further` as for probe.
   void forward(const Batch& batch, float* out, bool further = false);
 

@@ -34,7 +34,7 @@ _RATES = ("learning_rate", "meta_learning_rate", "probe_scale")
 def save(optimizer: "Optimizer", path: FilePath) -> None:
     """Write an optimizer and its market."""
     native = optimizer._ready()
-    if any(native.weights(index).kind != "seeded" for index in range(len(optimizer.marketplace))):
+    if not optimizer._vendors_are_seeded():
         wanted = "vendors that follow from their seeds"
         raise refusal(RuntimeError, "save", wanted, "a line search under way (update_lr_scales)")
     if optimizer.replica > 0:
@@ -71,13 +71,7 @@ def resume(
 ) -> "Optimizer":
     """Read an optimizer and its market; the market changes last, when nothing can fail any more."""
     specs = check_market(marketplace, "resume")
-    tensors, metadata = read_file(path)
-    if "optimizer" not in metadata:
-        raise _unfit(path, "a file of Optimizer.save", "one without an optimizer")
-    settings = _settings(metadata["optimizer"], path)
-    if settings["market"] != _structure(specs):
-        raise _unfit(path, f"a market with {_structure(specs)}", settings["market"])
-    step = check_tensors(specs, tensors, path)
+    settings, tensors, step = _read(specs, path)
     optimizer = kind(
         specs,
         **settings["options"],
@@ -86,10 +80,36 @@ def resume(
         max_memory_bytes=max_memory_bytes,
         seed=0,  # the state brings its own
     )
-    _load_state(optimizer, settings["state"], tensors, path)
-    load_tensors(specs, tensors)
-    optimizer.global_step = step
+    _take(optimizer, settings, tensors, step, path)
     return optimizer
+
+
+def restore(optimizer: "Optimizer", path: FilePath) -> None:
+    """Give an optimizer that has the options of a file's the state of it, and its market."""
+    settings, tensors, step = _read(optimizer.marketplace, path)
+    for name in _RATES:
+        setattr(optimizer, name, settings["options"][name])
+    optimizer._ready()
+    _take(optimizer, settings, tensors, step, path)
+
+
+def _read(specs: Sequence[Spec], path: FilePath) -> tuple[dict[str, Any], Tensors, int]:
+    """Read a file that fits a market: settings, tensors, step."""
+    tensors, metadata = read_file(path)
+    if "optimizer" not in metadata:
+        raise _unfit(path, "a file of Optimizer.save", "one without an optimizer")
+    settings = _settings(metadata["optimizer"], path)
+    if settings["market"] != _structure(specs):
+        raise _unfit(path, f"a market with {_structure(specs)}", settings["market"])
+    return settings, tensors, check_tensors(specs, tensors, path)
+
+
+def _take(
+    optimizer: "Optimizer", settings: dict[str, Any], tensors: Tensors, step: int, path: FilePath
+) -> None:
+    _load_state(optimizer, settings["state"], tensors, path)
+    load_tensors(optimizer.marketplace, tensors)
+    optimizer.global_step = step
 
 
 def _structure(specs: Sequence[Spec]) -> dict[str, list[int]]:

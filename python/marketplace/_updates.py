@@ -17,9 +17,8 @@ from ._arrays import F32, I32, integer, labels_input, market_input, refusal
 from ._classes import class_losses
 from ._recording import AS_IS, Draw, Recorder, describe_draw
 from ._scores import topk
+from ._sharing import Minibatch, Sharing
 from ._steps import Direction, StepParts, UnitVectorMode, warn_if
-
-Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
 
 
 class UpdateParts(StepParts, abc.ABC):
@@ -28,6 +27,7 @@ class UpdateParts(StepParts, abc.ABC):
     global_step: int
     classes: Sequence[int] | None
     recorder: Recorder | None
+    _sharing: Sharing | None  # who else evaluates paths
     _draws: list[Draw | list[F32]]  # of the replicas so far, where a recorder wants to know
     _total: NDArray[np.float64]  # of the minibatches' losses
     _count: int
@@ -36,6 +36,7 @@ class UpdateParts(StepParts, abc.ABC):
     def __init__(self) -> None:
         self.classes = None
         self.recorder = None
+        self._sharing = None
         self._end_update()
 
     @property
@@ -308,6 +309,11 @@ class UpdateParts(StepParts, abc.ABC):
     def _losses(
         self, native: _core.Optimizer, minibatch: Minibatch, further: bool
     ) -> tuple[F32, I32]:
+        if self._sharing is not None:
+            if self.classes is not None:
+                raise refusal(ValueError, "probe", "no classes with shared probes", self.classes)
+            between = not further and native.replica == 0 and self._vendors_are_seeded()
+            return self._sharing.losses(native, minibatch, further, between), native.paths
         if self.classes is None:
             return native.probe(*minibatch, further)
         self._refuse_other_plans("probe", "classes")
@@ -356,9 +362,14 @@ class UpdateParts(StepParts, abc.ABC):
             raise refusal(ValueError, op, f"plan 'tree' or 'star' with {what}", f"'{self.plan}'")
 
     def _refuse_line_search(self, op: str) -> None:
-        if any(self._native.weights(i).kind != "seeded" for i in range(len(self.marketplace))):
+        if not self._vendors_are_seeded():
             wanted = "vendors that follow from their seeds"
             raise refusal(RuntimeError, op, wanted, "a line search under way (update_lr_scales)")
+
+    def _vendors_are_seeded(self) -> bool:
+        """Tell whether no line search is under way."""
+        specs = range(len(self.marketplace))
+        return all(self._native.weights(spec).kind == "seeded" for spec in specs)
 
 
 def _cut(x: ArrayLike, y: ArrayLike, count: int) -> list[tuple[NDArray[Any], I32]]:

@@ -103,13 +103,13 @@ TEST_CASE("a device that is missing or named twice is refused") {
 TEST_CASE("parts of a plan cover every path once, at nearly equal cost") {
   for (const Plan& plan : {tree_plan({8, 4, 4}, {}), star_plan({8, 40, 64})})
     for (std::int64_t count : {2, 3, 4}) {
-      const auto parts = gpu::split_plan(plan, {1000, 300, 10}, count, gpu::leader_rows(plan));
+      const auto parts = gpu::split_plan(plan, {1000, 300, 10}, count, leader_rows(plan));
       REQUIRE(static_cast<std::int64_t>(parts.size()) == count);
       const auto paths = plan_paths(plan);
       std::vector<int> seen(plan.path_count(), 0);
       std::vector<double> costs;
       int leaders = 0;
-      for (const gpu::Part& part : parts) {
+      for (const Part& part : parts) {
         const auto mine = plan_paths(part.plan);
         for (std::size_t p = 0; p < part.paths.size(); ++p) {
           ++seen[part.paths[p]];

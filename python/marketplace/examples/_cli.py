@@ -34,6 +34,25 @@ LOG_FORMATS = (".jsonl", ".csv")
 
 
 @dataclasses.dataclass(frozen=True)
+class Distribution:
+    """What probes are shared through.
+
+    Attributes
+    ----------
+    engine : {"ray", "mpi"}
+        What starts the workers.
+    address : str or None
+        Of an existing Ray cluster.
+    workers : int
+        Of Ray; MPI has its own.
+    """
+
+    engine: str
+    address: str | None
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """What the command line of every example asks for; None means not given.
 
@@ -88,6 +107,11 @@ class Options:
     def vendor_counts(self) -> tuple[int, ...] | None:
         """The vendors that were named."""
         return self.vendors if isinstance(self.vendors, tuple) else None
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """Who else evaluates paths."""
+        return None
 
     @property
     def loss_classes(self) -> tuple[int, ...] | None:

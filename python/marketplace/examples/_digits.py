@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from ..data import DATASETS, SOURCES, Dataset, load
 from . import _cli
 from ._arguments import Defaults
-from ._cli import Options
+from ._cli import Distribution, Options
 from ._markets import DIGIT_MARKETS, NORMS, Structure, digit_structure
-from ._values import AUTO, class_list
+from ._values import AUTO, class_list, whole
 
 IMAGE_SHAPE = (1, 28, 28)
 CLASS_COUNT = 10
+DISTRIBUTED = ("ray", "mpi")
+DEFAULT_WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,16 @@ class DigitOptions(Options):
     exclude_missing_from_loss: bool
     market: str | None
     norm: str
+    distributed: str | None
+    address: str | None
+    workers: int | None
+
+    @property
+    def distribution(self) -> Distribution | None:
+        """Who else evaluates paths."""
+        if self.distributed is None:
+            return None
+        return Distribution(self.distributed, self.address, self.workers or DEFAULT_WORKERS)
 
     @property
     def loss_classes(self) -> tuple[int, ...] | None:
@@ -55,7 +67,7 @@ def choose_plan(given: Mapping[str, object]) -> str | None:
     """
     if given["plan"] is not None:
         return str(given["plan"])
-    others = ("upstream_sampling", "meta_lr", "market", "shaping", "antithetic")
+    others = ("upstream_sampling", "meta_lr", "market", "shaping", "antithetic", "distributed")
     asked = any(given[name] is not None for name in others)
     asked = asked or given["vendors"] not in (None, AUTO)
     asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
@@ -70,6 +82,7 @@ def parse(
     parser = _cli.make_parser(prog, description, defaults)
     _add_data(parser.add_argument_group("data"))
     _add_market(parser.add_argument_group("market"))
+    _add_distribution(parser.add_argument_group("many machines"))
     return _cli.parse(DigitOptions, parser, defaults, argv, _find_problem, choose_plan)
 
 
@@ -132,7 +145,44 @@ def _add_market(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_distribution(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--distributed",
+        choices=DISTRIBUTED,
+        help="share every probe among workers, one thread each unless --threads says more: actors "
+        "of a Ray cluster, or the ranks of `mpiexec -n N`; plan star or tree",
+    )
+    group.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster (default: a new one on this machine)",
+    )
+    group.add_argument(
+        "--workers",
+        type=whole(1),
+        metavar="N",
+        help=f"actors of --distributed ray (default: {DEFAULT_WORKERS})",
+    )
+
+
+def _find_distribution_problem(options: DigitOptions) -> str | None:
+    for name in ("address", "workers"):
+        if getattr(options, name) is not None and options.distributed != "ray":
+            return f"argument --{name}: expected --distributed ray, received {options.distributed}"
+    if options.distributed is None:
+        return None
+    if options.plan == "node":
+        return "argument --plan: expected star or tree with --distributed, received node"
+    if options.exclude_missing_from_loss:
+        return (
+            "argument --exclude-missing-from-loss: expected none with --distributed, received one"
+        )
+    return None
+
+
 def _find_problem(options: DigitOptions) -> str | None:
+    if (problem := _find_distribution_problem(options)) is not None:
+        return problem
     if options.dataset == "fashion" and options.data == "bundled":
         return "argument --data: Fashion-MNIST has no bundled subset, expected auto or full"
     if options.only_classes is not None and options.only_classes[-1] >= CLASS_COUNT:

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..data import Dataset
-from . import _cli, _plot, _report
+from . import _cli, _distributed, _plot, _report
 from ._arguments import Defaults
 from ._cli import Options
 from ._interrupt import Interrupt
 from ._markets import Structure
 from ._run import Outcome, train
-from ._setup import set_up
 from ._watching import Watching, settings_of
 
 Given = TypeVar("Given", bound=Options)
@@ -52,35 +51,32 @@ def run(
         Exit status: 0, 1 after an error, 130 after Ctrl-C.
     """
     try:
-        work = _prepare(options, defaults, load, make_structure)
-        outcome = _train(work)
-        return _status(prog, options, outcome, arguments)
+        with _distributed.guarded(options):
+            options = _distributed.own_part(options)
+            job = _distributed.Job(options, defaults, load, make_structure)
+            outcome = _run(job)
+            return _status(prog, options, outcome, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return _cli.STATUS_INTERRUPTED
-    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, MemoryError, ImportError) as error:
         return _cli.fail(prog, error)
 
 
-def _prepare(
-    options: Given,
-    defaults: Defaults,
-    load: Callable[[Given, Report | None], Dataset],
-    make_structure: Callable[[Given, Dataset], Structure],
-) -> _report.Run:
-    """Find out whatever can fail before the training starts."""
+def _run(job: _distributed.Job) -> Outcome:
+    """Find out whatever can fail before the training starts; then train."""
+    options = job.options
     if options.plot is not None:
         _plot.require_matplotlib()
-    dataset = load(options, None if options.quiet else _tell)
-    shape = dataset.x_train.shape[1:]
-    market, opt = set_up(options, defaults, make_structure(options, dataset), shape)
-    flops = opt.flops_per_step(
-        shape,
-        options.batch_size,
-        forward_pass=options.forward_pass,
-        marketplace_replica=options.marketplace_replica,
-    )
-    return _report.Run(options, dataset, market, opt, flops)
+    dataset = job.load(options, None if options.quiet else _tell)
+    with _distributed.optimizer_of(job, dataset) as opt:
+        flops = opt.flops_per_step(
+            dataset.x_train.shape[1:],
+            options.batch_size,
+            forward_pass=options.forward_pass,
+            marketplace_replica=options.marketplace_replica,
+        )
+        return _train(_report.Run(options, dataset, opt.marketplace, opt, flops))
 
 
 def _train(work: _report.Run) -> Outcome:
@@ -91,7 +87,8 @@ def _train(work: _report.Run) -> Outcome:
         _tell("\n".join(_report.opening_lines(work)))
     with Interrupt() as interrupt:
         outcome = train(work.market, work.opt, work.dataset, options, watching, interrupt)
-    print(_report.summary(work, outcome), flush=True)
+    if _distributed.speaks(options):
+        print(_report.summary(work, outcome), flush=True)
     _write_results(work, outcome)
     return outcome
 

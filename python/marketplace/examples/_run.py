@@ -152,7 +152,7 @@ class _Training:
         opt, options = self.opt, self.options
         indices = _indices(opt, self.dataset, options.batch_size * options.forward_pass)
         try:
-            loss = _step(opt, self.dataset, options)
+            loss = take_step(opt, self.dataset, options)
         except ValueError as error:
             raise self._stopped(error) from error
         self.curve.losses.append(loss)
@@ -262,7 +262,7 @@ class _Curve:
         return self.points[-1]
 
 
-def _step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
+def take_step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
     """One update; return the leader's loss, that of the weights before it."""
     if options.algorithm == "v1":
         loss = _keep_best(opt, dataset, options)

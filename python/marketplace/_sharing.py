@@ -1,0 +1,22 @@
+"""What stands between an optimizer and the losses that other processes compute for it."""
+
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from . import _core
+from ._arrays import F32, I32
+
+Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
+
+
+class Sharing(Protocol):
+    """Evaluates the paths of a probe together with other processes."""
+
+    def losses(
+        self, native: _core.Optimizer, minibatch: Minibatch, further: bool, between: bool
+    ) -> F32:
+        """Give the losses (P,) of every path of the plan, as ``native.probe`` would.
+
+        ``between``: no update is under way, so the optimizer could be saved.
+        """

@@ -1,0 +1,384 @@
+"""Probes shared among the actors of a Ray cluster, which may die and be replaced."""
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .._arrays import F32, integer, refusal
+from .._sharing import Minibatch
+from ..optimizers import Optimizer
+from ._balance import Balance
+from ._evaluate import in_path_order
+from ._follower import Step
+from ._identity import Identity, check_plan, checksum, find_difference, identify
+from ._ray_connect import OP, connect, import_ray
+from ._ray_worker import RayWorker, Request, get_state
+from ._report import Report
+
+_FRUITLESS = 5  # workers in a row that die before they have evaluated anything
+
+
+@dataclass(eq=False)
+class _Worker:
+    """An actor, as the driver knows it."""
+
+    number: int
+    actor: Any
+    hello: Any  # the answer to come
+    place: str = "starting"
+    useful: bool = False  # has evaluated something
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number} ({self.place})"
+
+
+@dataclass(eq=False)
+class _Asked:
+    """A share that a worker was asked for."""
+
+    worker: _Worker
+    first: int
+    last: int
+    answer: Any = field(repr=False)  # to come
+
+
+class RayCluster:
+    """Trains one market with many workers: actors that each evaluate a share of every probe.
+
+    This process and all workers run the same program, ``make_optimizer()`` once and ``step`` again
+    and again; only their probes are shared. A worker that dies loses nothing: the others evaluate
+    its share, and a new one takes its place at the next step, from the state of this process. The
+    weights have the same bits as in one process, whoever dies.
+
+    Parameters
+    ----------
+    make_optimizer : callable
+        Makes market and optimizer, the same wherever it is called: from seeds. Plan "tree" or
+        "star". Both functions are sent to the workers as Ray does, by cloudpickle.
+    step : callable
+        Takes one step of the optimizer that it is given, for instance
+        ``lambda optimizer: optimizer.train_step(*batches(optimizer.global_step))``: data must
+        follow from the step, rates too.
+    workers : int
+        How many.
+    address : str, optional
+        Of an existing Ray cluster: "host:port", "ray://host:port" or "auto". If not given, the one
+        that ``ray.init`` has connected to, or a new one on this machine.
+    timeout : float
+        Seconds to wait for the workers to start, and for the slowest share; a worker that takes
+        longer is ended and replaced.
+    check_every : int
+        Probes from one comparison of all workers' weights to the next.
+    worker_options : dict, optional
+        Options of the actors, such as ``{"num_gpus": 1}``; one CPU each if not given.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        This process's.
+    timeout : float
+        As given; may be set.
+    probes, bytes_sent, bytes_received : int
+        Probes so far, and the bytes of the messages about them, all workers together.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without ray.
+    ConnectionError
+        For an address where no Ray cluster is.
+    TimeoutError
+        For workers that do not start in time.
+    ValueError
+        For another plan.
+    RuntimeError
+        For a worker of another version, or whose optimizer differs; it names the worker.
+    """
+
+    def __init__(
+        self,
+        make_optimizer: Callable[[], Optimizer],
+        step: Step,
+        *,
+        workers: int = 2,
+        address: str | None = None,
+        timeout: float = 300.0,
+        check_every: int = 100,
+        worker_options: dict[str, Any] | None = None,
+    ) -> None:
+        count = integer(workers, OP, "workers", 1)
+        self.optimizer = make_optimizer()
+        check_plan(self.optimizer, OP)
+        self._ray = import_ray()
+        self._make_optimizer, self._step = make_optimizer, step
+        self.timeout, self._check_every = timeout, check_every
+        self._worker_options = {"num_cpus": 1} if worker_options is None else worker_options
+        self.probes = self.bytes_sent = self.bytes_received = 0
+        self._started = self._fruitless = 0
+        self._workers: list[_Worker] = []  # that follow the program
+        self._newcomers: list[_Worker] = []
+        self._asked: list[_Asked] = []
+        self._balance = Balance()
+        self._generation: int | None = None  # at which newcomers were let in
+        self._identity = identify(self.optimizer)
+        self._owns_ray = connect(self._ray, address, count)
+        try:
+            self.add_workers(count)
+            self._await_start(count)
+        except BaseException:
+            self.close()
+            raise
+        self.optimizer._sharing = self
+
+    # -- what the user calls -----------------------------------------------------------------------
+
+    def step(self) -> Any:
+        """Take one step; give what the program's step gives."""
+        return self._step(self.optimizer)
+
+    def add_workers(self, count: int) -> None:
+        """Start more workers; they join at the step that begins when they are ready."""
+        for _ in range(integer(count, OP, "workers", 1)):
+            self._newcomers.append(self._start())
+
+    @property
+    def worker_names(self) -> list[str]:
+        """Who evaluates shares at present."""
+        return [worker.name for worker in self._workers]
+
+    def close(self) -> None:
+        """End all workers, and the Ray cluster if it was started here."""
+        self.optimizer._sharing = None
+        for worker in self._workers + self._newcomers:
+            self._ray.kill(worker.actor)
+        self._workers, self._newcomers, self._asked = [], [], []
+        if self._owns_ray:
+            self._ray.shutdown()
+            self._owns_ray = False
+
+    def __enter__(self) -> "RayCluster":
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    # -- what the optimizer calls ------------------------------------------------------------------
+
+    def losses(
+        self, native: _core.Optimizer, minibatch: Minibatch, further: bool, between: bool
+    ) -> F32:
+        """Collect the losses of all shares; send them on, with the shares of the next probe."""
+        if between and native.generation != self._generation:
+            self._generation = native.generation
+            self._let_in(native, minibatch)
+        native.probe_leader(*minibatch, further)
+        present = checksum(self.optimizer) if self._checks(self.probes) else 0
+        losses = self._collect(native, minibatch, present)
+        self.probes += 1
+        self._advance(native, minibatch, losses)
+        return losses
+
+    # -- workers come and go -----------------------------------------------------------------------
+
+    def _start(self) -> _Worker:
+        options = {"scheduling_strategy": "SPREAD", "max_restarts": 0} | self._worker_options
+        actor = self._ray.remote(RayWorker).options(**options)
+        actor = actor.remote(self._make_optimizer, self._step)
+        self._started += 1
+        return _Worker(self._started - 1, actor, actor.hello.remote())
+
+    def _await_start(self, count: int) -> None:
+        """Wait for the first workers; with fewer than were asked for, there is no run."""
+        end = time.monotonic() + self.timeout
+        while not all(self._is_ready(worker) for worker in list(self._newcomers)):
+            if time.monotonic() > end:
+                ready = sum(self._is_ready(worker) for worker in list(self._newcomers))
+                cpus = self._ray.cluster_resources().get("CPU", 0)
+                received = f"{ready}; the cluster has {cpus:g} CPUs, workers need "
+                received += str(self._worker_options)
+                wanted = f"{count} workers within {self.timeout:g} s"
+                raise refusal(TimeoutError, OP, wanted, received)
+            hellos = [worker.hello for worker in self._newcomers]
+            self._ray.wait(hellos, num_returns=len(hellos), timeout=0.5)
+
+    def _is_ready(self, worker: _Worker) -> bool:
+        """Tell whether a newcomer has made its optimizer; one that has died is replaced."""
+        if worker.place != "starting":
+            return True
+        if not self._ray.wait([worker.hello], timeout=0)[0]:
+            return False
+        try:
+            worker.place, identity = self._ray.get(worker.hello)
+        except self._ray.exceptions.RayTaskError as error:
+            raise self._worker_error("a worker that starts", worker, error) from error
+        except self._ray.exceptions.RayError as error:
+            self._newcomers.remove(worker)
+            self._mourn(worker, error)
+            return False
+        self._compare_identity(worker, identity)
+        return True
+
+    def _let_in(self, native: _core.Optimizer, minibatch: Minibatch) -> None:
+        """Let newcomers follow from this step on; their shares begin with the next probe."""
+        ready = [worker for worker in list(self._newcomers) if self._is_ready(worker)]
+        if not ready:
+            return
+        state = self._ray.put(get_state(self.optimizer))
+        bounds = [0] * (len(ready) + 1)
+        if not self._workers:  # nobody has begun with this probe
+            bounds = self._balance.cut(native, minibatch[0].shape[1:], ready)
+        for worker, first, last in zip(ready, bounds, bounds[1:], strict=False):
+            self._newcomers.remove(worker)
+            request = Request(first, last, self._checks(self.probes), None)
+            self._asked.append(self._ask(worker, "join", request, state))
+        self._workers += ready
+
+    def _mourn(self, worker: _Worker, cause: object) -> None:
+        """Go on without a worker, and start another in its place."""
+        self._fruitless = 0 if worker.useful else self._fruitless + 1
+        text = " ".join(str(cause).split())[:300]  # Ray's advice goes on
+        if self._fruitless >= _FRUITLESS:
+            wanted = "workers that live long enough to evaluate a share"
+            received = (
+                f"{self._fruitless} in a row that did not, the last one {worker.name}: {text}"
+            )
+            raise refusal(RuntimeError, OP, wanted, received)
+        self._newcomers.append(self._start())
+        warnings.warn(
+            f"{OP}: {worker.name} is gone and will be replaced: {text}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def _advance(self, native: _core.Optimizer, minibatch: Minibatch, losses: F32 | None) -> None:
+        """Send the losses of one probe, with the shares of the next.
+
+        So the workers take their step while this process takes its own.
+        """
+        if not self._workers:
+            return
+        bounds = self._balance.cut(native, minibatch[0].shape[1:], self._workers)
+        check = self._checks(self.probes)
+        for worker, first, last in zip(self._workers, bounds, bounds[1:], strict=False):
+            request = Request(first, last, check, losses)
+            self._asked.append(self._ask(worker, "advance", request))
+
+    def _ask(self, worker: _Worker, method: str, request: Request, *more: Any) -> _Asked:
+        message = request.to_bytes()
+        self.bytes_sent += len(message)
+        answer = getattr(worker.actor, method).remote(message, *more)
+        return _Asked(worker, request.first, request.last, answer)
+
+    def _checks(self, probe: int) -> bool:
+        return probe % self._check_every == 0
+
+    def _collect(self, native: _core.Optimizer, minibatch: Minibatch, present: int) -> F32:
+        """Wait for all shares; those of workers that die go to the others, or to this process."""
+        found: dict[int, F32] = {}  # by their first path
+        asked, self._asked = self._asked, []
+        missing = [] if asked else [(0, native.path_order.size)]
+        while asked or missing:
+            missing += self._receive(asked, found, present) if asked else []
+            asked = self._ask_again(missing)
+            if not asked:
+                for first, last in missing:
+                    found[first] = native.probe_share(*minibatch, first, last)
+            missing = []
+        return in_path_order(native, [found[first] for first in sorted(found)])
+
+    def _receive(
+        self, asked: list[_Asked], found: dict[int, F32], present: int
+    ) -> list[tuple[int, int]]:
+        """Wait for some shares; give those that did not come."""
+        end = time.monotonic() + self.timeout
+        try:
+            messages = self._ray.get([each.answer for each in asked], timeout=self.timeout)
+        except self._ray.exceptions.RayError:
+            messages = [self._message_of(each, end) for each in asked]
+        missing = []
+        for each, message in zip(asked, messages, strict=True):
+            if each.last > each.first and message is None:
+                missing.append((each.first, each.last))
+            elif message is not None:
+                losses = self._take(each, message, present)
+                found |= {each.first: losses} if each.last > each.first else {}
+        return missing
+
+    def _message_of(self, asked: _Asked, end: float) -> bytes | None:
+        """Wait for one worker; None if it is gone, or has not answered by then."""
+        errors = self._ray.exceptions
+        cause: object
+        try:
+            left = max(0.0, end - time.monotonic())
+            return bytes(self._ray.get(asked.answer, timeout=left))
+        except errors.RayTaskError as error:
+            raise self._worker_error("losses", asked.worker, error) from error
+        except errors.GetTimeoutError:
+            self._ray.kill(asked.worker.actor)
+            cause = f"no answer in {self.timeout:g} s"
+        except errors.RayError as error:
+            cause = error
+        if asked.worker in self._workers:
+            self._workers.remove(asked.worker)
+            self._mourn(asked.worker, cause)
+        return None
+
+    def _take(self, asked: _Asked, message: bytes, present: int) -> F32:
+        """Check a worker's report, and give its losses."""
+        self.bytes_received += len(message)
+        report = Report.from_bytes(message)
+        self._check(asked.worker, report, present)
+        asked.worker.useful = asked.worker.useful or asked.last > asked.first
+        self._balance.note(asked.worker, report.seconds)
+        return report.losses
+
+    def _ask_again(self, missing: list[tuple[int, int]]) -> list[_Asked]:
+        """Share the shares of the dead among the living, who are at the same probe."""
+        asked = []
+        for first, last in missing if self._workers else []:
+            bounds = np.linspace(first, last, len(self._workers) + 1).astype(int).tolist()
+            for worker, begin, end in zip(self._workers, bounds, bounds[1:], strict=False):
+                if end > begin:
+                    request = Request(begin, end, self._checks(self.probes), None)
+                    asked.append(self._ask(worker, "evaluate", request))
+        return asked
+
+    # -- comparisons -------------------------------------------------------------------------------
+
+    def _check(self, worker: _Worker, report: Report, present: int) -> None:
+        step = self.optimizer.global_step
+        if report.step != step % 2**32:
+            wanted = f"every worker at step {step}, as here"
+            raise refusal(RuntimeError, OP, wanted, f"step {report.step} from {worker.name}")
+        if report.checksum != present:
+            wanted = f"weights with checksum {present:08x} at step {step}, as here"
+            received = f"{report.checksum:08x} from {worker.name}"
+            raise refusal(RuntimeError, OP, wanted, received)
+
+    def _compare_identity(self, worker: _Worker, identity: Identity) -> None:
+        if (difference := find_difference(self._identity, identity)) is not None:
+            key, wanted, received = difference
+            expected = f"{key} {wanted}, as here"
+            raise refusal(RuntimeError, OP, expected, f"{received} in {worker.name}")
+
+    def _worker_error(self, expected: str, worker: _Worker, error: Any) -> RuntimeError:
+        """Say what a worker's program ended with."""
+        cause = getattr(error, "cause", None) or error
+        received = f"{type(cause).__name__}: {cause} from {worker.name}"
+        return refusal(RuntimeError, OP, expected, received)

@@ -1,0 +1,100 @@
+"""What runs in a Ray actor, and the bytes that it is asked with: nine, and four a path."""
+
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import _state
+from .._arrays import F32
+from ..optimizers import Optimizer
+from ._follower import Follower, Step
+from ._identity import Identity, identify
+
+_HEAD = struct.Struct("<II?")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is to do for one probe.
+
+    Attributes
+    ----------
+    first, last : int
+        The share: paths in depth-first order.
+    check : bool
+        Whether to tell the weights' checksum.
+    answer : float32 array (P,) or None
+        Losses of all paths of the probe before, in the plan's order; None for a worker that has
+        just joined.
+    """
+
+    first: int
+    last: int
+    check: bool
+    answer: F32 | None
+
+    def to_bytes(self) -> bytes:
+        """Give the message."""
+        head = _HEAD.pack(self.first, self.last, self.check)
+        return head if self.answer is None else head + self.answer.astype("<f4").tobytes()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "Request":
+        """Read a message."""
+        losses = np.frombuffer(data, dtype="<f4", offset=_HEAD.size).astype(np.float32)
+        first, last, check = _HEAD.unpack_from(data)
+        return Request(first, last, check, losses if losses.size else None)
+
+
+class RayWorker:
+    """Holds a market and its optimizer, follows the program, evaluates shares."""
+
+    def __init__(self, make_optimizer: Callable[[], Optimizer], step: Step) -> None:
+        self._make_optimizer, self._step = make_optimizer, step
+
+    def hello(self) -> tuple[str, Identity]:
+        """Make the optimizer; tell where this is, and what was made.
+
+        Not done on construction: errors of this call arrive as what they are.
+        """
+        self._optimizer = self._make_optimizer()
+        return f"pid {os.getpid()} at {socket.gethostname()}", identify(self._optimizer)
+
+    def join(self, message: bytes, state: bytes) -> bytes:
+        """Take over the run's present state, begin to follow, and go on as ``advance``."""
+        set_state(self._optimizer, state)
+        self._follower = Follower(self._optimizer, self._step)
+        return self.advance(message)
+
+    def advance(self, message: bytes) -> bytes:
+        """Answer the probe before, go on to the next one and evaluate a share of it."""
+        request = Request.from_bytes(message)
+        self._follower.advance(request.answer)
+        return self.evaluate(message)
+
+    def evaluate(self, message: bytes) -> bytes:
+        """Evaluate a share of the present probe; perhaps that of a worker that has died."""
+        request = Request.from_bytes(message)
+        return self._follower.evaluate(request.first, request.last, request.check).to_bytes()
+
+
+def get_state(optimizer: Optimizer) -> bytes:
+    """Give what ``Optimizer.save`` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        optimizer.save(path)
+        return path.read_bytes()
+
+
+def set_state(optimizer: Optimizer, state: bytes) -> None:
+    """Take what ``get_state`` gave into an optimizer of the same options."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.safetensors"
+        path.write_bytes(state)
+        _state.restore(optimizer, path)

@@ -1,0 +1,304 @@
+"""Ray actors share probes: the bits of one process, whoever dies."""
+
+import functools
+import os
+import pickle
+import random
+import re
+import signal
+import socket
+import threading
+import time
+import warnings
+
+import numpy as np
+import programs
+import pytest
+
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+from marketplace import nn  # noqa: E402
+from marketplace.distributed import RayCluster, _ray_worker  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    # what Ray leaves to the garbage collector when it shuts down
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    """One Ray for all tests: it takes seconds to start."""
+    ray.init(
+        address="local",
+        num_cpus=6,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+
+
+def cluster(make=programs.make, step=programs.step, **options):
+    return RayCluster(make, step, **{"workers": 4, "timeout": 60.0} | options)
+
+
+def pid_of(name):
+    return int(re.search(r"pid (\d+)", name)[1])
+
+
+def test_four_workers_give_the_bits_of_one_process():
+    with cluster(check_every=10) as four:
+        for _ in range(programs.STEPS):
+            loss, paths = four.step()
+        assert four.optimizer.global_step == programs.STEPS
+        assert len(four.worker_names) == 4
+        assert programs.checksum(four.optimizer) == programs.alone()
+        one = programs.make()
+        for _ in range(programs.STEPS):
+            expected = programs.step(one)
+        np.testing.assert_array_equal(loss, expected[0])
+        np.testing.assert_array_equal(paths, expected[1])
+
+
+def test_a_probe_costs_at_most_eight_bytes_a_path_and_64():
+    with cluster(workers=3) as three:
+        for _ in range(20):
+            loss, _ = three.step()
+        messages = 3 * (three.probes + 1)  # the next probe's are under way
+        assert three.bytes_sent + three.bytes_received <= messages * (64 + 8 * loss.size)
+    # as Ray pickles them: the whole of what was asked and of what one worker of one answers
+    request = _ray_worker.Request(0, loss.size, True, loss).to_bytes()
+    sent = len(pickle.dumps(request, protocol=5)) + len(pickle.dumps(request[: 13 + 4 * loss.size]))
+    assert sent <= 64 + 8 * loss.size
+
+
+CASES = {
+    "tree": {"plan": "tree"},
+    "batch_norm": {"norm": nn.BatchNorm},
+    "line_search": {"meta_learning_rate": 0.1},
+    "momentum": {"update": "momentum"},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_update(case):
+    make = functools.partial(programs.make, **CASES[case])
+    with cluster(make, workers=2, check_every=1) as two:
+        for _ in range(6):
+            two.step()
+        assert programs.checksum(two.optimizer) == programs.alone(6, **CASES[case])
+
+
+def test_minibatches_and_replicas():
+    step = functools.partial(programs.step, forward_pass=2, marketplace_replica=2)
+    with cluster(step=step, workers=2, check_every=1) as two:
+        for _ in range(5):
+            two.step()
+        assert programs.checksum(two.optimizer) == programs.alone(5, step)
+
+
+def slow_step(optimizer):
+    """Leave time to be killed before, within and after a probe."""
+    time.sleep(0.02)
+    return programs.step(optimizer)
+
+
+def test_twenty_killed_workers_lose_nothing():
+    rng, killed = random.Random(5), set()
+    end = time.monotonic() + 150
+    with warnings.catch_warnings(record=True) as caught, cluster(step=slow_step) as four:
+        warnings.simplefilter("always")
+        while len(killed) < 20 or len(caught) < 20:
+            assert time.monotonic() < end, f"{len(killed)} killed, {len(caught)} noticed"
+            four.step()
+            alive = [pid_of(name) for name in four.worker_names if pid_of(name) not in killed]
+            if len(killed) < 20 and len(alive) > 1:
+                victim = rng.choice(alive)
+                killed.add(victim)
+                delay = rng.uniform(0, 0.05)
+                threading.Timer(delay, os.kill, (victim, signal.SIGKILL)).start()
+        for _ in range(5):
+            four.step()
+        steps = four.optimizer.global_step
+        assert programs.checksum(four.optimizer) == programs.alone(steps)
+    messages = [str(warning.message) for warning in caught]
+    assert all(re.match(r"RayCluster: worker \d+ \(pid \d+ at .+is gone", m) for m in messages)
+    assert {pid_of(message) for message in messages} == killed
+
+
+def test_without_any_worker_this_process_goes_on():
+    with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match="will be replaced"):
+        one.step()
+        os.kill(pid_of(one.worker_names[0]), signal.SIGKILL)
+        time.sleep(0.5)
+        for _ in range(5):
+            one.step()
+        assert programs.checksum(one.optimizer) == programs.alone(6)
+
+
+def test_a_late_worker_joins():
+    with cluster(workers=1) as late:
+        for _ in range(3):
+            late.step()
+        late.add_workers(1)
+        end = time.monotonic() + 60
+        while len(late.worker_names) < 2 and time.monotonic() < end:
+            late.step()
+            time.sleep(0.02)
+        assert len(late.worker_names) == 2
+        for _ in range(3):
+            late.step()
+        assert programs.checksum(late.optimizer) == programs.alone(late.optimizer.global_step)
+
+
+def test_a_worker_that_hangs_is_replaced():
+    with cluster(workers=2) as two:
+        two.step()
+        two.timeout = 3.0
+        os.kill(pid_of(two.worker_names[1]), signal.SIGSTOP)
+        with pytest.warns(RuntimeWarning, match=r"no answer in 3 s"):
+            for _ in range(3):
+                two.step()
+        assert programs.checksum(two.optimizer) == programs.alone(4)
+
+
+# What workers must have in common
+
+
+def in_worker():
+    return ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+
+
+def make_otherwise(**changes):
+    """Make an optimizer that differs in the workers."""
+    return programs.make(**changes) if in_worker() else programs.make()
+
+
+def make_other_version():
+    if in_worker():
+        from marketplace import _core
+
+        _core.__version__ = "0.0.9"
+    return programs.make()
+
+
+MISMATCHES = {
+    "market": ({"vendors": (4, 11)}, r"expected market .+\"vendor_count\": 12.+: 11"),
+    "seed": ({"seed": 2}, r"expected seed 1, as here, received 2"),
+    "options": ({"update": "adam"}, r"expected options .+'unit'.+received .+'adam'"),
+    "plan": ({"plan": "tree"}, r"expected options .+'star'.+received .+'tree'"),
+}
+
+
+@pytest.mark.parametrize("case", MISMATCHES)
+def test_a_worker_with_another_market_is_refused(case):
+    changes, message = MISMATCHES[case]
+    with pytest.raises(RuntimeError, match=rf"RayCluster: {message}.* in worker 0 \(pid \d+"):
+        cluster(functools.partial(make_otherwise, **changes), workers=1)
+
+
+def test_a_worker_of_another_version_is_refused():
+    pattern = r"expected version .+, as here, received 0\.0\.9 in worker 0 \(pid \d+"
+    with pytest.raises(RuntimeError, match=pattern):
+        cluster(make_other_version, workers=1)
+
+
+def step_that_drifts(optimizer):
+    result = programs.step(optimizer)
+    if in_worker() and optimizer.global_step == 3:
+        state = optimizer.marketplace[0].model.state_dict()
+        state["layers.0.bias"] = np.nextafter(state["layers.0.bias"], np.float32(1))
+        optimizer.marketplace[0].model.load_state_dict(state)
+    return result
+
+
+def test_drift_stops_the_run_and_names_the_worker():
+    pattern = r"weights with checksum [0-9a-f]{8} at step 4, as here, .+ from worker 0 \(pid"
+    with cluster(step=step_that_drifts, workers=1, check_every=2) as one:
+        for _ in range(4):
+            one.step()
+        with pytest.raises(RuntimeError, match=pattern):
+            one.step()
+
+
+def step_without_memory(optimizer):
+    if in_worker() and optimizer.global_step == 2:
+        raise MemoryError("cannot allocate 8 GiB")
+    return programs.step(optimizer)
+
+
+def test_a_worker_out_of_memory_is_named():
+    pattern = r"received MemoryError: cannot allocate 8 GiB from worker 0 \(pid"
+    with cluster(step=step_without_memory, workers=1) as one:
+        for _ in range(2):
+            one.step()
+        with pytest.raises(RuntimeError, match=pattern):
+            one.step()
+
+
+def make_and_die():
+    if in_worker():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return programs.make()
+
+
+def test_workers_that_die_before_they_work_end_the_run():
+    """As when the system's out-of-memory killer ends every one of them."""
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(RuntimeError, match=r"received 5 in a row that did not, the last one worker"),
+    ):
+        warnings.simplefilter("ignore")
+        cluster(make_and_die, workers=1)
+
+
+def make_and_fail():
+    if in_worker():
+        raise FileNotFoundError("no digits here")
+    return programs.make()
+
+
+def test_a_worker_that_cannot_start_is_named():
+    with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*no digits here from worker 0"):
+        cluster(make_and_fail, workers=1)
+
+
+def test_workers_that_find_no_place_are_missed():
+    pattern = r"expected 1 workers within 2 s, received 0; the cluster has 6 CPUs"
+    with pytest.raises(TimeoutError, match=pattern):
+        cluster(workers=1, timeout=2.0, worker_options={"num_cpus": 100})
+
+
+@pytest.mark.parametrize("plan", ["node", "scatter"])
+def test_plans_that_cannot_be_shared_are_refused(plan):
+    with pytest.raises(ValueError, match=rf"RayCluster: expected plan 'tree' .+'{plan}'"):
+        cluster(functools.partial(programs.make, plan, vendors=(1, 3)))
+
+
+def test_classes_are_refused():
+    with cluster(workers=1) as one:
+        one.optimizer.classes = [0, 1]
+        with pytest.raises(ValueError, match="expected no classes with shared probes"):
+            one.step()
+
+
+def test_an_address_beside_a_running_ray_is_refused():
+    with pytest.raises(ValueError, match="expected no address after ray.init"):
+        cluster(address="127.0.0.1:6379")
+
+
+def test_an_unreachable_address_fails_soon():
+    from marketplace.distributed import _ray_connect
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    start = time.monotonic()
+    with pytest.raises(ConnectionError, match=rf"a Ray cluster at 127.0.0.1:{port}, received"):
+        _ray_connect.check_reachable(f"127.0.0.1:{port}")
+    assert time.monotonic() - start < 10
+    with pytest.raises(ValueError, match="expected an address as host:port"):
+        _ray_connect.check_reachable("nowhere")
