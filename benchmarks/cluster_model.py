@@ -1,4 +1,4 @@
-"""How far Marketplace scales over a cluster, beside gradient all-reduce: a model, not a measurement.
+"""How far Marketplace scales over a cluster, beside gradient all-reduce: modelled, not measured.
 
 What one worker computes is measured (``results/peers_cpu.json``, ``results/step_cost.json``);
 links, jitter and failures are assumptions, the last two drawn by Monte Carlo from a fixed seed.
