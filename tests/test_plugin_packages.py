@@ -1,4 +1,4 @@
-"""``marketplace-cuda`` and ``marketplace-hip`` beside the core, on machines with and without a GPU."""
+"""``marketplace-cuda`` and ``marketplace-hip`` beside the core, with and without a GPU."""
 
 import importlib.metadata
 import importlib.util
