@@ -111,13 +111,13 @@ void CpuExecutor::pack_panels(std::size_t level, const VendorWeights& weights, s
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {
   std::int64_t scratch = 0, channels = 1, staging = 1;
   for (const Program& program : programs_) {
-    scratch = std::max(scratch, program.scratch_size);
+    scratch = std::max(scratch, program.scratch_bytes(tile, element_bytes_));
     channels = std::max(channels, program.largest_channels);
     staging = std::max(staging, program.staging_floats);
   }
   for (auto& workspace : workspaces_) {
     workspace->input.reserve(tile * programs_[0].input_size * element_bytes_);
-    workspace->scratch.reserve(std::max<std::int64_t>(1, tile * scratch * element_bytes_));
+    workspace->scratch.reserve(scratch);
     workspace->statistics.reserve(2 * channels * 4);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
       workspace->activations[i].reserve(tile * output_bytes(i));
