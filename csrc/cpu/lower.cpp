@@ -215,8 +215,8 @@ class Lowering {
     step.winograd = winograd_args(op, shapes_[op.a], out, outputs, dtype_, kernels_);
     step.contraction.target.resize(step.winograd.channels * 9);
     std::iota(step.contraction.target.begin(), step.contraction.target.end(), 0);
-    program_.workspace_bytes = std::max(
-        program_.workspace_bytes, winograd_workspace_bytes(step.winograd, dtype_, kernels_));
+    program_.workspace_bytes = std::max(program_.workspace_bytes,
+                                        winograd_workspace_bytes(step.winograd, dtype_, kernels_));
     values_[node] = {step.out, image_layout(out)};
     finish_product(step, op, node, winograd_panel_bytes(step.winograd, dtype_, kernels_));
   }

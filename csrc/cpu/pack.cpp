@@ -47,8 +47,7 @@ void pack_contraction(const Step& step, const TypedKernels& typed, float* stagin
   }
 }
 
-void pack_winograd(const Step& step, const TypedKernels& typed, float* staging,
-                   std::byte* panel) {
+void pack_winograd(const Step& step, const TypedKernels& typed, float* staging, std::byte* panel) {
   WinogradPackArgs args{};
   args.outputs = step.winograd.outputs;
   args.weights = staging;
@@ -69,8 +68,7 @@ void pack_vendor(const Program& program, const KernelTable& kernels, const Typed
     const bool contract = step.kind == StepKind::contract;
     if (contract || step.kind == StepKind::winograd) {
       vendor_parameter(kernels, model, weights, vendor, step.weight, staging);
-      (contract ? pack_contraction : pack_winograd)(step, typed, staging,
-                                                    packed + step.weight_at);
+      (contract ? pack_contraction : pack_winograd)(step, typed, staging, packed + step.weight_at);
     } else if (step.weight_at >= 0) {
       vendor_parameter(kernels, model, weights, vendor, step.weight,
                        reinterpret_cast<float*>(packed + step.weight_at));

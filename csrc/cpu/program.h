@@ -88,7 +88,7 @@ struct Program {
   std::int64_t input_size = 0, output_size = 0, scratch_size = 0;  // elements of one sample
   std::int64_t packed_bytes = 0, largest_channels = 1;
   std::int64_t workspace_bytes = 0;  // of one step, behind the scratch of all samples
-  std::int64_t staging_floats = 0;  // what packing one vendor needs beside its result
+  std::int64_t staging_floats = 0;   // what packing one vendor needs beside its result
   std::int64_t flops = 0;
 
   std::int64_t scratch_bytes(std::int64_t samples, std::int64_t element_bytes) const {

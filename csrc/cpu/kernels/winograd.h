@@ -236,8 +236,7 @@ static void winograd_tiles(const WinogradArgs& args) {
       const std::int64_t plane = stored_length(args.channels, panel) *
                                  (columns > kVectorFloats ? kBlockColumns : kVectorFloats);
       multiply_planes(run, tiles, panel, plane, columns);
-      for (std::int64_t i = 0; i < tiles; ++i)
-        transform_output(run, first + i, i, column, columns);
+      for (std::int64_t i = 0; i < tiles; ++i) transform_output(run, first + i, i, column, columns);
       panel += (M + 2) * (M + 2) * plane;
     }
   }
@@ -289,8 +288,7 @@ MP_INLINE void pack_planes(const WinogradPackArgs& args, int width, float* panel
     for (int j = 0; j < width; j += kVectorFloats) {
       Vec u[kPlanes];
       transform_weights<M>(args.staging + c * 9 * width + j, width, u);
-      for (int i = 0; i < kPlanes; ++i)
-        store(panel + (i * args.channels + c) * width + j, u[i]);
+      for (int i = 0; i < kPlanes; ++i) store(panel + (i * args.channels + c) * width + j, u[i]);
     }
 }
 
