@@ -37,16 +37,17 @@ def case_of(samples, channels, out, height, width, padding, bias=True):
 
 
 def check_rounding(case, actual, x, weights):
-    """In bfloat16, transformed inputs and weights are rounded: no worse than rounded results.
+    """In bfloat16, transformed inputs and weights are rounded, once.
 
-    Both operands of a product are within U16, relative, of numbers that the transforms of 2 x 2
-    outputs make at most twice as large, in the mean square; 4 x 4 outputs would not pass.
+    A rounding adds at most U16 / sqrt(3) of a number's size, in the mean square. For independent
+    inputs and weights, what the products of 2 x 2 outputs hold is 5 / 3 of the result, so two
+    operands and the result come to 1.5 U16; those of 4 x 4 outputs hold more than twice as much.
     """
     expected = CONV2D.oracle(np.float64(bfloat16(x)), weights, case.options)
     error, size = np.float64(actual) - expected, np.sqrt(np.mean(expected**2))
     assert actual.shape == expected.shape
-    assert np.sqrt(np.mean(error**2)) <= U16 * size
-    assert np.abs(error).max() <= 8 * U16 * size
+    assert np.sqrt(np.mean(error**2)) <= 1.5 * U16 * size
+    assert np.abs(error).max() <= 10 * U16 * size
 
 
 def check_case(case, dtype, vendors=2, threads=2):
@@ -60,11 +61,11 @@ def check_case(case, dtype, vendors=2, threads=2):
 
 
 def inner_pixels(case, dtype, crop):
-    """Results of the inner pixels of an image whose first `crop` rows and columns are cut off."""
+    """Results in the middle of an image whose first `crop` rows and columns are cut off."""
     x, params = draw_input(case.shape, 1), draw_params(CONV2D, case, 2)
     smaller = np.ascontiguousarray(x[:, :, crop:, crop:])
     result, _ = run_market(CONV2D, case, smaller, params, 1, dtype, 1)
-    return result[..., 4 - crop : 10, 4 - crop : 10]
+    return result[..., 4 - crop : 10 - crop, 4 - crop : 10 - crop]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ SIZES = [(1, 1, 2), (3, 3, 0), (4, 9, 0), (5, 4, 1), (6, 6, 1), (7, 13, 1), (8, 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("height", "width", "padding"), SIZES)
-@pytest.mark.parametrize(("channels", "out"), [(32, 32), (33, 47), (64, 65), (128, 96)])
+@pytest.mark.parametrize(("channels", "out"), [(32, 32), (33, 47), (128, 65)])
 def test_sizes(channels, out, height, width, padding, dtype):
     check_case(case_of(3, channels, out, height, width, padding), dtype)
 
@@ -161,13 +162,13 @@ def test_panels_on_demand_change_no_bits(dtype):
 
 
 def test_a_broken_network_shows():
-    """NaN comes out wherever it went in."""
+    """NaN in a weight comes out of its channel, and of no other."""
     case = case_of(1, 64, 64, 12, 12, 1)
     x, params = draw_input(case.shape, 1), draw_params(CONV2D, case, 2)
-    x[0, 5, 6, 6] = np.nan
+    params["weight"][7, 5, 1, 1] = np.nan
     result, _ = run_market(CONV2D, case, x, params, 1, "float32", 1)
-    assert np.isnan(result[0, 0, :, 5:8, 5:8]).all()
-    assert np.isfinite(result[0, 0, :, :2]).all()
+    assert np.isnan(result[0, 0, 7]).all()
+    assert np.isfinite(np.delete(result[0, 0], 7, axis=0)).all()
 
 
 @pytest.mark.slow
