@@ -15,6 +15,7 @@ MAY_INCLUDE = {
     "plugin": {"core", "backend.h"},
     "plugins": {"core", "plugin", "plugins"},
     "devices": {"core", "backend.h", "devices", "plugins", "cpu"},
+    "capi": {"core", "graph", "backend.h", "market", "devices", "capi"},
     "bindings": {"core", "graph", "backend.h", "shares", "market", "devices", "bindings"},
 }
 

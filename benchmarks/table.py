@@ -93,6 +93,8 @@ def legend(peaks: dict[str, float]) -> str:
     measured = ", ".join(f"{dtype} {peak / 1e9:.1f} GFLOP/s" for dtype, peak in peaks.items())
     return (
         f"peak: our microkernel on data in cache, all threads, measured here: {measured}.\n"
+        "GFLOP/s: operations of direct sums, whoever computes them; convolutions that filter with "
+        "fewer can pass the peak.\n"
         "peak MB: most memory of a process of its own, beyond its imports, weights and batch "
         "included.\n"
         "x best peer: the fastest peer's median over this one's, same dtype. losses: largest "

@@ -6,6 +6,7 @@ set(MARKETPLACE_CUDA_ARCHITECTURES 80 90 CACHE STRING "Compute capabilities; PTX
 set(MARKETPLACE_HIP_ARCHITECTURES gfx90a gfx942 gfx1030 gfx1100 gfx1201 CACHE STRING "AMD chips")
 set(MARKETPLACE_CUDA_FLAGS "" CACHE STRING "More flags for nvcc")
 set(MARKETPLACE_HIP_FLAGS "" CACHE STRING "More flags for the HIP compiler")
+set(MARKETPLACE_PLUGIN_DESTINATION marketplace CACHE STRING "Folder that plugins are installed to")
 find_program(MARKETPLACE_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATH_SUFFIXES bin
              PATHS /usr/local/cuda)
 find_program(MARKETPLACE_HIPCC hipcc HINTS ENV ROCM_PATH ENV HIP_PATH PATH_SUFFIXES bin
@@ -94,7 +95,7 @@ function(marketplace_gpu_plugin vendor)
     DEPENDS ${objects} marketplace_gpu_host marketplace_graph "${PROJECT_SOURCE_DIR}/csrc/gpu/plugin.map"
     COMMENT "${vendor}: plugin" VERBATIM)
   add_custom_target(marketplace_${vendor} ALL DEPENDS "${plugin}")
-  install(FILES "${plugin}" DESTINATION marketplace)
+  install(FILES "${plugin}" DESTINATION "${MARKETPLACE_PLUGIN_DESTINATION}" COMPONENT plugin)
 endfunction()
 
 marketplace_wants_plugin(CUDA "${MARKETPLACE_CUDA}" "${MARKETPLACE_NVCC}" /dev/nvidiactl

@@ -1,6 +1,11 @@
 # One translation unit per instruction set; which of them runs is decided at run time.
 function(marketplace_isa_sources target)
   target_sources(${target} PRIVATE cpu/isa/baseline.cpp)
+  set_source_files_properties(cpu/isa/baseline.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  if(MARKETPLACE_BUILD_FUZZ)  # which looks for what no instruction set changes
+    target_compile_definitions(${target} PRIVATE MARKETPLACE_BASELINE_ONLY)
+    return()
+  endif()
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     return()
   endif()

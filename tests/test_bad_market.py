@@ -157,6 +157,12 @@ def test_options_of_a_layer(make_layer, word):
         nn.Model(make_layer())
 
 
+def test_a_result_that_no_memory_holds():
+    model = nn.Model(nn.Conv2d(1, 1, 1, padding=2**40))
+    with refusal(ValueError, "at most 2^31 elements"):
+        model(np.zeros((1, 1, 2, 2), np.float32))
+
+
 class Returns:
     def __init__(self, value):
         self.value = value

@@ -36,6 +36,15 @@ def test_minibatches_are_equal():
         opt.train_step(x, y, forward_pass=2)
 
 
+def test_a_rate_too_large_for_the_next_vendors():
+    built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)
+    opt = optimizer(built, seed=MASTER, probe_scale=10.0)
+    loss, paths = opt.probe(x, y)
+    opt.learning_rate = 1e38
+    with refused(opt, built, ValueError, "probe amplitude: expected a finite number"):
+        opt.step(loss, paths)
+
+
 def test_a_failing_replica_leaves_weights_and_vendors(monkeypatch):
     """The third draw meets a loss that is not finite."""
     built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)

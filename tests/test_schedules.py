@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 from marketplace import schedules
+from markets import MLP, build
 
 
 def test_constant():
@@ -30,6 +32,38 @@ def test_cosine_after_a_warmup():
     assert [rate(step) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
     plain = schedules.cosine(0.4, 8)
     assert [rate(step + 4) for step in range(9)] == [plain(step) for step in range(9)]
+
+
+def test_distance():
+    specs = build(MLP, (2, 2, 2)).specs
+    rate = schedules.distance(specs, start=0.5)
+    before = joined(specs)
+    assert rate(0) == pytest.approx(0.5 * np.linalg.norm(before) / math.sqrt(3))
+    assert rate(3) == pytest.approx(0.5 * np.linalg.norm(before) / math.sqrt(12))
+    state = specs[1].model.state_dict()
+    for factor, expected in ((5.0, 4.0), (1.0, 4.0)):  # the way back does not count
+        specs[1].model.load_state_dict({key: factor * value for key, value in state.items()})
+        moved = expected * np.linalg.norm(np.concatenate([v.ravel() for v in state.values()]))
+        assert moved > 0.5 * np.linalg.norm(before)
+        assert rate(4) == pytest.approx(moved / math.sqrt(15))
+
+
+def joined(specs):
+    values = [value for spec in specs for value in spec.model.state_dict().values()]
+    return np.concatenate([value.ravel() for value in values])
+
+
+def test_distance_of_nothing():
+    specs = build(MLP, (2, 2, 2)).specs
+    with pytest.raises(ValueError, match="distance: expected start above 0, received 0"):
+        schedules.distance(specs, start=0)
+    with pytest.raises(ValueError, match="distance: expected at least one Spec"):
+        schedules.distance([])
+    for spec in specs:
+        state = spec.model.state_dict()
+        spec.model.load_state_dict({key: np.zeros_like(value) for key, value in state.items()})
+    with pytest.raises(ValueError, match="distance: expected weights that are not all 0"):
+        schedules.distance(specs)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from benchmarks import harness
 from benchmarks.learning.methods import BY_NAME, Method, choose
 
 DEFAULT_OUT = harness.RESULTS / "learning"
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "distance")  # distance: of ours, with the update "unit"
 QUICK = {"batch": 8, "population": 4}
 
 DESCRIPTION = """\
@@ -133,6 +133,8 @@ def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:
         if key not in method.settings:
             known = ", ".join(method.settings)
             raise ValueError(f"--set: expected a setting of {name} ({known}), received {key!r}")
+        if value == "distance" and method.settings.get("update") != "unit":
+            raise ValueError(f"--set: expected a method with update unit, received {text!r}")
         changed.setdefault(name, {})[key] = _like(method.settings[key], text, value)
     return changed
 

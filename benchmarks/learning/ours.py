@@ -32,9 +32,16 @@ class Ours:
             seed=seed,
             threads=threads,
         )
+        self.amplitude = settings["lr"] * settings["probe_scale"]
+        self.distance = None
+        if settings["schedule"] == "distance":
+            self.distance = mp.schedules.distance(self.market)
 
     def step(self, x: Any, y: Any, rate: float) -> float:
         """Probe and step; the loss of the weights before it, the leader's."""
+        if self.distance is not None:  # deltas keep the size that the first would have
+            rate = self.distance(self.optimizer.global_step)
+            self.optimizer.probe_scale = self.amplitude / rate
         self.optimizer.learning_rate = rate
         return float(self.optimizer.train_step(x, y)[0][0])
 

@@ -66,11 +66,11 @@ class Curve:
 
 
 def learning_rate(task: Task, step: int) -> float:
-    """Give a step's rate: the settings' own, or half a cosine wave from there to 0."""
+    """Give a step's rate: half a cosine wave from the settings' own to 0, or that one."""
     from marketplace import schedules
 
     rate = float(task.method.settings["lr"])
-    if task.method.settings["schedule"] == "constant":
+    if task.method.settings["schedule"] != "cosine":
         return rate
     return schedules.cosine(rate, task.steps)(step)
 

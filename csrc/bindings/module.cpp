@@ -28,20 +28,6 @@ void translate(std::exception_ptr pointer) {
   }
 }
 
-// The first `count` words of a tensor of `words` words: lane 0 of all blocks, then lane 1.
-std::vector<std::uint32_t> tensor_words(std::uint64_t seed, std::uint32_t counter,
-                                        std::int64_t words) {
-  const std::int64_t half = block_count(words);
-  std::vector<std::uint32_t> out(2 * half);
-  for (std::int64_t j = 0; j < half; ++j) {
-    const std::uint32_t c0 = counter + static_cast<std::uint32_t>(j);
-    const RandomWords pair = threefry2x32(seed, c0, c0 + static_cast<std::uint32_t>(half));
-    out[j] = pair.lane0;
-    out[half + j] = pair.lane1;
-  }
-  return out;
-}
-
 void check_count(std::int64_t count) {
   if (count < 0) fail("rand", "a count of at least 0", std::to_string(count));
 }

@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kTileBytes = 512 << 10;
 // On demand, a vendor's panels are made once per tile, so tiles must be large enough to pay for it.
 constexpr std::int64_t kOnDemandTileBytes = 16 << 20;
-// Panels of all vendors are kept for one probe up to here.
+// Panels of all vendors are kept for one probe up to here, those of the smallest levels first.
 constexpr std::int64_t kPanelBudgetBytes = 48 << 20;
 constexpr std::int64_t kPartialLosses = 1 << 21;
 constexpr std::int64_t kMostBlocks = 64;
@@ -67,7 +67,8 @@ std::int64_t CpuExecutor::level_tile(std::size_t level, std::int64_t batch) cons
   const Program& program = programs_[level];
   const std::int64_t sample_bytes =
       (program.scratch_size + program.input_size + program.output_size) * element_bytes_;
-  const std::int64_t budget = on_demand_ ? kOnDemandTileBytes : kTileBytes;
+  const bool repacks = std::find(on_demand_.begin(), on_demand_.end(), true) != on_demand_.end();
+  const std::int64_t budget = repacks ? kOnDemandTileBytes : kTileBytes;
   return std::clamp<std::int64_t>(budget / std::max<std::int64_t>(sample_bytes, 1), 1, batch);
 }
 
@@ -81,21 +82,36 @@ std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
   return programs_[level].output_size * (level + 1 == programs_.size() ? 4 : element_bytes_);
 }
 
-void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan) {
-  std::int64_t bytes = 0, vendors = 0;
-  for (std::size_t i = 0; i < programs_.size(); ++i) {
-    bytes += programs_[i].packed_bytes * weights[i].count;
-    vendors = std::max(vendors, weights[i].count);
+void CpuExecutor::choose_panels(const std::vector<VendorWeights>& weights, bool wide) {
+  wide_ = wide && programs_.size() > 1 && head_->suits();
+  std::vector<std::pair<std::int64_t, std::size_t>> levels;  // bytes, level
+  for (std::size_t i = 0; i < programs_.size(); ++i) levels.emplace_back(kept_bytes(i, weights), i);
+  std::sort(levels.begin(), levels.end());
+  on_demand_.assign(programs_.size(), false);
+  std::int64_t total = 0;
+  for (const auto& [bytes, level] : levels) {
+    total += bytes;
+    on_demand_[level] = weights[level].count > 1 && total > kPanelBudgetBytes;
   }
-  on_demand_ = vendors > 1 && bytes > kPanelBudgetBytes;
-  wide_ = plan && !on_demand_ && programs_.size() > 1 && head_->suits();
+  wide_ = wide_ && !on_demand_.back();
+}
+
+std::int64_t CpuExecutor::kept_bytes(std::size_t level,
+                                     const std::vector<VendorWeights>& weights) const {
+  const std::int64_t count = weights[level].count;
+  if (wide_ && level + 1 == programs_.size()) return head_->packed_bytes(count);
+  return programs_[level].packed_bytes * count;
+}
+
+void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan) {
+  choose_panels(weights, plan != nullptr);
   for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
-  if (on_demand_) return;
   std::vector<std::pair<std::size_t, std::int64_t>> tasks;  // level, vendor or group of vendors
   for (std::size_t i = 0; i < programs_.size(); ++i) {
+    if (on_demand_[i]) continue;
     const bool head = wide_ && i + 1 == programs_.size();
     const std::int64_t count = weights[i].count;
-    panels_[i].reserve(head ? head_->packed_bytes(count) : programs_[i].packed_bytes * count);
+    panels_[i].reserve(kept_bytes(i, weights));
     const std::vector<char> needed = needed_vendors(plan, i, count);
     const std::int64_t each = head ? head_->group_vendors() : 1;
     for (std::int64_t v = 0; v < count; v += each)
@@ -120,21 +136,22 @@ void CpuExecutor::pack_panels(std::size_t level, const VendorWeights& weights, s
 }
 
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {
-  std::int64_t scratch = 0, channels = 1, staging = 1;
+  std::int64_t scratch = 0, channels = 1;
   for (const Program& program : programs_) {
-    scratch = std::max(scratch, program.scratch_size);
+    scratch = std::max(scratch, program.scratch_bytes(tile, element_bytes_));
     channels = std::max(channels, program.largest_channels);
-    staging = std::max(staging, program.staging_floats);
   }
   for (auto& workspace : workspaces_) {
     workspace->input.reserve(tile * programs_[0].input_size * element_bytes_);
-    workspace->scratch.reserve(std::max<std::int64_t>(1, tile * scratch * element_bytes_));
+    workspace->scratch.reserve(scratch);
     workspace->statistics.reserve(2 * channels * 4);
     for (std::size_t i = 0; i < programs_.size(); ++i) {
       workspace->activations[i].reserve(tile * output_bytes(i));
-      if (on_demand_) workspace->panels[i].reserve(programs_[i].packed_bytes);
+      if (on_demand_[i]) {
+        workspace->panels[i].reserve(programs_[i].packed_bytes);
+        workspace->staging.reserve(programs_[i].staging_floats * 4);
+      }
     }
-    if (on_demand_) workspace->staging.reserve(staging * 4);
     if (wide_) workspace->logits.reserve(head_->scratch_floats(tile) * 4);
   }
 }
@@ -153,7 +170,7 @@ const std::byte* CpuExecutor::vendor_panels(Workspace& workspace, std::size_t le
                                             const std::vector<VendorWeights>& weights,
                                             std::int64_t vendor) {
   const Program& program = programs_[level];
-  if (!on_demand_) return panels_[level].get() + vendor * program.packed_bytes;
+  if (!on_demand_[level]) return panels_[level].get() + vendor * program.packed_bytes;
   std::byte* packed = workspace.panels[level].get();
   if (workspace.panel_vendor[level] == vendor) return packed;
   pack_vendor(program, kernels_, typed_, *models_[level], weights[level], vendor,

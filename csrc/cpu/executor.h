@@ -45,8 +45,10 @@ class CpuExecutor : public Executor {
   std::int64_t level_tile(std::size_t level, std::int64_t batch) const;
   std::int64_t tile_samples(std::int64_t batch) const;
   std::int64_t output_bytes(std::size_t level) const;  // of one sample
-  // Of the vendors that a plan has, or of all. With a plan, the last spec's vendors may lie side by
-  // side, see WideHead.
+  // `wide`: the last spec's vendors side by side, see WideHead.
+  void choose_panels(const std::vector<VendorWeights>& weights, bool wide);
+  std::int64_t kept_bytes(std::size_t level, const std::vector<VendorWeights>& weights) const;
+  // Of the vendors that a plan has, or of all; with a plan, `wide` where that pays.
   void prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan);
   void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
                    Workspace& workspace);
@@ -72,9 +74,9 @@ class CpuExecutor : public Executor {
   std::vector<Program> programs_;
   std::unique_ptr<WideHead> head_;
   bool whole_batch_ = false;
-  bool wide_ = false;           // the panels of the last level are the wide head's
-  bool on_demand_ = false;      // panels of all vendors would not fit the budget
-  std::vector<Buffer> panels_;  // per level, (V, packed_bytes)
+  bool wide_ = false;            // the panels of the last level are the wide head's
+  std::vector<bool> on_demand_;  // per level: panels of all vendors would not fit the budget
+  std::vector<Buffer> panels_;   // per level, (V, packed_bytes)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread
   Buffer path_results_[2];  // (B, output) of one level and of the next, when samples part ways
 };

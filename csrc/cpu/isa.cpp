@@ -6,7 +6,7 @@
 
 namespace marketplace::cpu {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MARKETPLACE_BASELINE_ONLY)
 extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512, kernels_avx512bf16;
 #else
 extern const KernelTable kernels_baseline;
@@ -21,7 +21,7 @@ struct Candidate {
 
 // From the best to the plainest.
 std::vector<Candidate> candidates() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MARKETPLACE_BASELINE_ONLY)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&

@@ -1,13 +1,13 @@
 // From a graph to a program: layouts, fused activations, scratch slots, packed weights.
 #include <algorithm>
+#include <numeric>
 
 #include "cpu/geometry.h"
 #include "cpu/program.h"
+#include "cpu/winograd.h"
 
 namespace marketplace::cpu {
 namespace {
-
-constexpr std::int64_t kAlignBytes = 64;
 
 std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -20,12 +20,15 @@ struct Value {
 
 class Lowering {
  public:
-  Lowering(const Model& model, const Shape& input_shape, DType dtype, const KernelTable& kernels)
+  Lowering(const Model& model, const Shape& input_shape, DType dtype, const KernelTable& kernels,
+           Convolution convolution)
       : graph_(model.graph()),
         readers_(graph_),
         shapes_(infer_shapes(graph_, input_shape)),
+        dtype_(dtype),
         element_bytes_(size_bytes(dtype)),
-        kernels_(kernels) {
+        kernels_(kernels),
+        convolution_(convolution) {
     program_.slots.push_back({element_count(input_shape)});
     program_.input_size = element_count(input_shape);
   }
@@ -107,7 +110,7 @@ class Lowering {
 
   std::int64_t reserve(std::int64_t bytes) {
     const std::int64_t at = program_.packed_bytes;
-    program_.packed_bytes += round_up(bytes, kAlignBytes);
+    program_.packed_bytes += round_up(bytes, kLineBytes);
     return at;
   }
 
@@ -119,27 +122,26 @@ class Lowering {
   }
 
   std::int64_t panel_bytes(const Contraction& c) const {
-    const std::int64_t block = kernels_.vector_floats * kernels_.tile_vectors;
-    const std::int64_t rest = c.columns % block;
-    const std::int64_t tail = rest == 0                       ? 0
-                              : rest > kernels_.vector_floats ? block
-                                                              : kernels_.vector_floats;
     const std::int64_t stored = element_bytes_ == 2 ? round_up(c.run_length, 2) : c.run_length;
     const auto runs = static_cast<std::int64_t>(c.run_offset.size());
-    return round_up((c.columns / block * block + tail) * stored * runs * element_bytes_,
-                    kAlignBytes);
+    return round_up(padded_columns(c.columns, kernels_) * stored * runs * element_bytes_,
+                    kLineBytes);
   }
 
   // Weights, bias and, where it is the only reader, the relu that follows.
   void finish_contraction(Step& step, const Op& op, int node) {
+    step.contraction.panel_bytes = panel_bytes(step.contraction);
+    finish_product(step, op, node, step.contraction.panel_bytes * step.contraction.groups);
+  }
+
+  void finish_product(Step& step, const Op& op, int node, std::int64_t panel_bytes) {
     const std::int64_t weights = element_count(graph_.parameters[op.weight].shape);
     step.weight = op.weight;
     step.bias = op.bias;
-    step.contraction.panel_bytes = panel_bytes(step.contraction);
     const std::int64_t block = kernels_.vector_floats * kernels_.tile_vectors;
     const auto depth = static_cast<std::int64_t>(step.contraction.target.size());
     program_.staging_floats = std::max(program_.staging_floats, weights + depth * block);
-    step.weight_at = reserve(step.contraction.panel_bytes * step.contraction.groups);
+    step.weight_at = reserve(panel_bytes);
     step.bias_at = reserve_floats(op.bias);
     fuse_relu(step, node);
   }
@@ -174,12 +176,29 @@ class Lowering {
     const Op& op = graph_.ops[node];
     const Shape& in = shapes_[op.a];
     const Shape& out = shapes_[node];
+    if (convolution_ == Convolution::fastest)
+      if (const int outputs = winograd_outputs(op, in, out, dtype_, kernels_))
+        return lower_winograd(node, outputs);
     std::int64_t extent[2];
     const int slot = padded(op, channels_last(op.a).slot, in, extent);
     Step& step = emit(StepKind::contract, node, slot, element_count(out));
     step.contraction = conv_contraction(op, extent[1], in[0], out);
     values_[node] = {step.out, image_layout(out)};
     finish_contraction(step, op, node);
+  }
+
+  void lower_winograd(int node, int outputs) {
+    const Op& op = graph_.ops[node];
+    const Shape& out = shapes_[node];
+    const int slot = channels_last(op.a).slot;
+    Step& step = emit(StepKind::winograd, node, slot, element_count(out));
+    step.winograd = winograd_args(op, shapes_[op.a], out, outputs, dtype_, kernels_);
+    step.contraction.target.resize(step.winograd.channels * 9);
+    std::iota(step.contraction.target.begin(), step.contraction.target.end(), 0);
+    program_.workspace_bytes = std::max(program_.workspace_bytes,
+                                        winograd_workspace_bytes(step.winograd, dtype_, kernels_));
+    values_[node] = {step.out, image_layout(out)};
+    finish_product(step, op, node, winograd_panel_bytes(step.winograd, dtype_, kernels_));
   }
 
   // A flattened image need not be put in order: its weights are, while they are packed.
@@ -302,8 +321,10 @@ class Lowering {
   const Graph& graph_;
   const Readers readers_;
   std::vector<Shape> shapes_;
+  const DType dtype_;
   const std::int64_t element_bytes_;
   const KernelTable& kernels_;
+  const Convolution convolution_;
   Program program_;
   std::vector<bool> done_ = std::vector<bool>(graph_.ops.size(), false);
   std::vector<Value> values_ = std::vector<Value>(graph_.ops.size());
@@ -311,9 +332,18 @@ class Lowering {
 
 }  // namespace
 
+std::int64_t padded_columns(std::int64_t columns, const KernelTable& kernels) {
+  const std::int64_t block = kernels.vector_floats * kernels.tile_vectors;
+  const std::int64_t rest = columns % block;
+  const std::int64_t tail = rest == 0                      ? 0
+                            : rest > kernels.vector_floats ? block
+                                                           : kernels.vector_floats;
+  return columns / block * block + tail;
+}
+
 Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,
-              DType dtype, const KernelTable& kernels) {
-  return Lowering(model, input_shape, dtype, kernels).run(input_layout, last);
+              DType dtype, const KernelTable& kernels, Convolution convolution) {
+  return Lowering(model, input_shape, dtype, kernels, convolution).run(input_layout, last);
 }
 
 }  // namespace marketplace::cpu

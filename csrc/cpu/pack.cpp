@@ -47,15 +47,28 @@ void pack_contraction(const Step& step, const TypedKernels& typed, float* stagin
   }
 }
 
+void pack_winograd(const Step& step, const TypedKernels& typed, float* staging, std::byte* panel) {
+  WinogradPackArgs args{};
+  args.outputs = step.winograd.outputs;
+  args.weights = staging;
+  args.columns = step.winograd.columns;
+  args.channels = step.winograd.channels;
+  args.target = step.contraction.target.data();
+  args.panel = panel;
+  args.staging = staging + args.columns * args.channels * 9;
+  typed.winograd_pack(args);
+}
+
 }  // namespace
 
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,
                  float* staging, std::byte* packed) {
   for (const Step& step : program.steps) {
-    if (step.weight_at >= 0 && step.kind == StepKind::contract) {
+    const bool contract = step.kind == StepKind::contract;
+    if (contract || step.kind == StepKind::winograd) {
       vendor_parameter(kernels, model, weights, vendor, step.weight, staging);
-      pack_contraction(step, typed, staging, packed + step.weight_at);
+      (contract ? pack_contraction : pack_winograd)(step, typed, staging, packed + step.weight_at);
     } else if (step.weight_at >= 0) {
       vendor_parameter(kernels, model, weights, vendor, step.weight,
                        reinterpret_cast<float*>(packed + step.weight_at));

@@ -67,11 +67,10 @@ class PathRun {
     const Program& program = executor_.programs_[level];
     for (auto& workspace : executor_.workspaces_) {
       workspace->input.reserve(tile * in_bytes(level));
-      workspace->scratch.reserve(
-          std::max<std::int64_t>(1, tile * program.scratch_size * executor_.element_bytes_));
+      workspace->scratch.reserve(program.scratch_bytes(tile, executor_.element_bytes_));
       workspace->statistics.reserve(2 * program.largest_channels * 4);
       workspace->activations[level].reserve(tile * executor_.output_bytes(level));
-      if (!executor_.on_demand_) continue;
+      if (!executor_.on_demand_[level]) continue;
       workspace->panels[level].reserve(program.packed_bytes);
       workspace->staging.reserve(program.staging_floats * 4);
     }

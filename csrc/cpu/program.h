@@ -2,6 +2,7 @@
 // lives in one scratch block, and the layout of one vendor's packed weights.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -14,6 +15,7 @@ namespace marketplace::cpu {
 
 enum class StepKind {
   contract,  // conv2d and linear
+  winograd,  // conv2d by minimal filtering
   instance_norm,
   batch_norm,
   layer_norm,
@@ -47,6 +49,7 @@ struct Step {
   int weight = -1, bias = -1;                 // parameter ids
   std::int64_t weight_at = -1, bias_at = -1;  // bytes into the packed weights, -1 when absent
   Contraction contraction;
+  WinogradArgs winograd{};
   PoolArgs pool{};
   bool relu = false;    // contract, channel norms, add: clamps on the way out
   bool pooled = false;  // instance_norm: max-pools on the way out
@@ -58,6 +61,7 @@ struct Step {
 };
 
 constexpr int kInputSlot = 0;
+constexpr std::int64_t kLineBytes = 64;  // of a cache
 
 struct Slot {
   std::int64_t size = 0;               // elements of one sample
@@ -73,13 +77,28 @@ struct Program {
   Shape output_shape;
   std::int64_t input_size = 0, output_size = 0, scratch_size = 0;  // elements of one sample
   std::int64_t packed_bytes = 0, largest_channels = 1;
-  std::int64_t staging_floats = 0;  // what packing one vendor needs beside its result
+  std::int64_t workspace_bytes = 0;  // of one step, behind the scratch of all samples
+  std::int64_t staging_floats = 0;   // what packing one vendor needs beside its result
   std::int64_t flops = 0;
+
+  std::int64_t scratch_bytes(std::int64_t samples, std::int64_t element_bytes) const {
+    return std::max<std::int64_t>(kLineBytes,
+                                  scratch_size * samples * element_bytes + workspace_bytes);
+  }
+};
+
+// Columns of packed weights: whole blocks, then one that is as narrow as the rest allows.
+std::int64_t padded_columns(std::int64_t columns, const KernelTable& kernels);
+
+enum class Convolution {
+  fastest,  // by minimal filtering where that pays
+  direct,   // sums of products alone
 };
 
 // The last spec of a market leaves planar float32, the others what suits the next.
 Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,
-              DType dtype, const KernelTable& kernels);
+              DType dtype, const KernelTable& kernels,
+              Convolution convolution = Convolution::fastest);
 
 // One parameter of one vendor, (size,) float32: base weights plus delta.
 void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
@@ -96,7 +115,7 @@ struct RunArgs {
   std::int64_t samples = 0;
   const std::byte* in = nullptr;
   std::byte* out = nullptr;
-  std::byte* scratch = nullptr;                    // scratch_size * samples elements
+  std::byte* scratch = nullptr;                    // scratch_bytes()
   float* statistics = nullptr;                     // 2 * largest_channels
   bool inference = false;                          // batch norms use running statistics
   std::vector<BatchStatistics>* leader = nullptr;  // where the leader's statistics go

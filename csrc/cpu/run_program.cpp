@@ -19,6 +19,7 @@ class Runner {
     const std::int64_t count = program_.slots[step.a].size * args_.samples;
     switch (step.kind) {
       case StepKind::contract: return contract(step);
+      case StepKind::winograd: return winograd(step);
       case StepKind::instance_norm: return instance_norm(step);
       case StepKind::batch_norm: return batch_norm(step);
       case StepKind::layer_norm: return layer_norm(step);
@@ -76,6 +77,18 @@ class Runner {
       args.out = slot(step.out) + g * c.columns * (c.float_out ? 4 : element_bytes_);
       typed_.contract(args);
     }
+  }
+
+  void winograd(const Step& step) const {
+    WinogradArgs args = step.winograd;
+    args.in = in(step.a);
+    args.out = slot(step.out);
+    args.samples = args_.samples;
+    args.panel = args_.packed + step.weight_at;
+    args.bias = floats(step.bias_at);
+    args.relu = step.relu;
+    args.workspace = args_.scratch + program_.scratch_size * args_.samples * element_bytes_;
+    typed_.winograd(args);
   }
 
   NormArgs norm(const Step& step) const {

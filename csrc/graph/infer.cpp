@@ -146,6 +146,17 @@ struct Inference {
   }
 };
 
+// Element counts are multiplied without a check from here on, and index loops.
+void check_size(const Shape& shape, const std::string& where) {
+  constexpr std::int64_t most = std::int64_t{1} << 31;
+  std::int64_t count = 1;
+  for (std::int64_t extent : shape) {
+    if (extent > most / count)
+      fail(where, "a result of at most 2^31 elements", to_string(shape, true));
+    count *= extent;
+  }
+}
+
 }  // namespace
 
 std::vector<Shape> infer_shapes(const Graph& graph, const Shape& input) {
@@ -168,6 +179,7 @@ std::vector<Shape> infer_shapes(const Graph& graph, const Shape& input) {
       case OpKind::multiply: shapes.push_back(infer.binary(shapes[op.b])); break;
       default: shapes.push_back(shapes[op.a]); break;
     }
+    check_size(shapes.back(), infer.where);
   }
   return shapes;
 }

@@ -323,7 +323,10 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
                      UnitVectorMode mode) {
   bool degenerate = false;
   Directions sums = gather(losses, paths, mode, degenerate);
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("learning_rate", learning_rate(i));
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    check_rate("learning_rate", learning_rate(i));
+    check_rate("probe amplitude", amplitude(i));  // of the vendors that are drawn at last
+  }
   update_weights(make_update(std::move(sums), mode), std::nullopt);
   update_seeds(true);
   return degenerate;

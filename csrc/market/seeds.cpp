@@ -44,6 +44,19 @@ void shuffle_step(std::vector<T>& values, std::int64_t i, std::uint64_t random) 
 
 }  // namespace
 
+std::vector<std::uint32_t> tensor_words(std::uint64_t seed, std::uint32_t counter,
+                                        std::int64_t count) {
+  const std::int64_t half = block_count(count);
+  std::vector<std::uint32_t> words(2 * half);
+  for (std::int64_t j = 0; j < half; ++j) {
+    const std::uint32_t c0 = counter + static_cast<std::uint32_t>(j);
+    const RandomWords pair = threefry2x32(seed, c0, c0 + static_cast<std::uint32_t>(half));
+    words[j] = pair.lane0;
+    words[half + j] = pair.lane1;
+  }
+  return words;
+}
+
 std::vector<std::uint64_t> derive_seeds(std::uint64_t master, std::uint64_t generation, int spec,
                                         std::int64_t count, bool keep_leader,
                                         std::uint64_t replica) {

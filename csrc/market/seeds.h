@@ -6,6 +6,11 @@
 
 namespace marketplace {
 
+// The first `count` words of a seed's tensor of that size, from `counter` on: lane 0 of all its
+// blocks, then lane 1.
+std::vector<std::uint32_t> tensor_words(std::uint64_t seed, std::uint32_t counter,
+                                        std::int64_t count);
+
 // Seeds of one spec's vendors at generation t (the number of updates so far), (count,), never zero
 // except the leader's: threefry(key, (spec, vendor)) with key = threefry(master, t), and for the
 // further replicas r > 0 of that update key = threefry(threefry(master, t) ^ constant, r).

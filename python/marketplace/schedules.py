@@ -11,13 +11,19 @@ A schedule is asked before every step, so that a run which stops and goes on tak
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ._arrays import integer, refusal, scalar
+from ._market import Spec, check_market
+from .nn import Model
 
-__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "exponential"]
+__all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "distance", "exponential"]
 
+F64: TypeAlias = NDArray[np.float64]
 Schedule: TypeAlias = Callable[[int], float]
 
 SCHEDULES = ("constant", "exponential", "cosine")
@@ -114,3 +120,64 @@ def cosine(rate: float, steps: int, *, final: float = 0.0, warmup: int = 0) -> S
         return value * (low + (1.0 - low) * (1.0 + math.cos(math.pi * share)) / 2.0)
 
     return at
+
+
+def distance(marketplace: Sequence[Spec], *, start: float = 0.03) -> Schedule:
+    """Give a rate that needs no tuning: how far the weights have come, over the root of the steps.
+
+    For steps of unit length per spec, which is what the update "unit" makes of a direction. With
+    ``x[t]`` all weights before step t and S specs,
+    ``max(start |x[0]|, max over i <= t of |x[i] - x[0]|) / sqrt(S (t + 1))`` (Ivgi, Hinder and
+    Carmon, "DoG is SGD's best friend", 2023, for gradients of length 1). A start that is too small
+    grows by itself, one that is too large does not shrink.
+
+    Parameters
+    ----------
+    marketplace : sequence of Spec
+        The market, with the weights that training starts from; they are copied.
+    start : float
+        The length of the first steps as a share of the weights' own, above 0.
+
+    Returns
+    -------
+    callable
+        From the step to its learning rate; to be asked once before every step, in their order,
+        from 0. What it has seen is not part of an optimizer's file: a run that stops and goes on
+        measures from where it went on.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a start that is no number, or not above 0; for weights that are all 0.
+
+    Notes
+    -----
+    Deltas are ``learning_rate * probe_scale`` long. Let them keep their size::
+
+        optimizer.learning_rate = rate(optimizer.global_step)
+        optimizer.probe_scale = size / optimizer.learning_rate
+    """
+    share = scalar(start, "distance", "start")
+    if share == 0:
+        raise refusal(ValueError, "distance", "start above 0", start)
+    models = [spec.model for spec in check_market(marketplace, "distance")]
+    first = _weights(models)
+    farthest = share * float(np.linalg.norm(first))
+    if farthest == 0:
+        raise refusal(ValueError, "distance", "weights that are not all 0", "none")
+
+    def at(step: int) -> float:
+        nonlocal farthest
+        farthest = max(farthest, float(np.linalg.norm(_weights(models) - first)))
+        return farthest / math.sqrt(len(models) * (step + 1))
+
+    return at
+
+
+def _weights(models: Sequence[Model]) -> F64:
+    """Join all weights; batch norms' statistics are none."""
+    natives = [model._core for model in models]
+    return np.concatenate(
+        [native.get(key).ravel() for native in natives for key in native.parameter_keys],
+        dtype=np.float64,
+    )

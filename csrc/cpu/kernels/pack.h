@@ -2,6 +2,8 @@
 // is a whole vector, wherever its step lies in the panel.
 #pragma once
 
+#include <utility>
+
 #include "cpu/kernels/contract.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/table.h"
@@ -12,30 +14,33 @@ using marketplace::cpu::PackArgs;
 
 typedef std::int32_t VecI __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
 
-// Lanes of a transposition's butterfly: which of (a, b) lane l takes, for the lower or upper row.
+// Which of (a, b) lane l of a transposition's butterfly takes, for the lower or upper row.
 template <int Step, bool Upper>
-MP_INLINE VecI butterfly_mask() {
-  VecI mask{};
-  for (int lane = 0; lane < kVectorFloats; ++lane) {
-    const bool swapped = (lane & Step) != 0;
-    if (Upper)
-      mask[lane] = swapped ? kVectorFloats + lane : lane + Step;
-    else
-      mask[lane] = swapped ? kVectorFloats + lane - Step : lane;
-  }
-  return mask;
+constexpr int butterfly_lane(int lane) {
+  const bool swapped = (lane & Step) != 0;
+  if (Upper) return swapped ? kVectorFloats + lane : lane + Step;
+  return swapped ? kVectorFloats + lane - Step : lane;
+}
+
+template <int Step, bool Upper, int... Lane>
+MP_INLINE Vec butterfly_row(Vec a, Vec b, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, butterfly_lane<Step, Upper>(Lane)...);
+#else
+  return __builtin_shuffle(a, b, VecI{butterfly_lane<Step, Upper>(Lane)...});
+#endif
 }
 
 // Swaps the off-diagonal blocks of Step rows by Step lanes.
 template <int Step>
 MP_INLINE void butterfly(Vec (&rows)[kVectorFloats]) {
-  const VecI lower = butterfly_mask<Step, false>(), upper = butterfly_mask<Step, true>();
+  const std::make_integer_sequence<int, kVectorFloats> lanes;
 #pragma GCC unroll 16
   for (int i = 0; i < kVectorFloats; ++i) {
     if (i & Step) continue;
     const Vec a = rows[i], b = rows[i + Step];
-    rows[i] = __builtin_shuffle(a, b, lower);
-    rows[i + Step] = __builtin_shuffle(a, b, upper);
+    rows[i] = butterfly_row<Step, false>(a, b, lanes);
+    rows[i + Step] = butterfly_row<Step, true>(a, b, lanes);
   }
 }
 

@@ -36,6 +36,32 @@ struct PackArgs {
   float* staging;  // (runs * run_length * vector_floats * tile_vectors)
 };
 
+// out[s, h, w, o] = act(bias[o] + 3 x 3 convolution of stride 1), by minimal filtering on tiles of
+// `outputs` x `outputs` pixels; see winograd.h. Any height, width and padding.
+struct WinogradArgs {
+  int outputs;     // 2 or 4
+  const void* in;  // (samples, height, width, channels)
+  void* out;       // (samples, out_height, out_width, columns)
+  std::int64_t samples, height, width, channels, out_height, out_width, columns;
+  std::int64_t padding[2];
+  const void* panel;  // weights as packed by winograd_pack
+  const float* bias;  // (columns) or null
+  bool relu;
+  std::int64_t block;  // tiles at once
+  void* workspace;     // winograd_workspace_bytes()
+};
+
+// weights (columns, channels, 3, 3), transformed -> [block][(outputs + 2)^2 planes], each plane a
+// panel of pack_panel's with one run of all channels.
+struct WinogradPackArgs {
+  int outputs;
+  const float* weights;
+  std::int64_t columns, channels;
+  const std::int64_t* target;  // (channels * 9): 0, 1, 2, ...
+  void* panel;
+  float* staging;  // (channels * 9 * vector_floats * tile_vectors)
+};
+
 struct PoolArgs {
   const void* in;  // (samples, H, W, C)
   void* out;       // (samples, out_h, out_w, C)
@@ -74,6 +100,8 @@ enum class Unary : int { relu, gelu, gelu_tanh, sigmoid, tanh };
 struct TypedKernels {
   void (*contract)(const ContractArgs&);
   void (*pack_panel)(const PackArgs&);
+  void (*winograd)(const WinogradArgs&);
+  void (*winograd_pack)(const WinogradPackArgs&);
   void (*max_pool)(const PoolArgs&);
   void (*avg_pool)(const PoolArgs&);
   void (*channel_norm)(

@@ -26,7 +26,8 @@ Segment::Segment(const KernelTable& kernels, const Shape& input_shape, Layout la
                  bool planar_out, Model& model)
     : kernels_(kernels),
       model_(model),
-      program_(lower(model, input_shape, layout, planar_out, DType::float32, kernels)) {}
+      program_(lower(model, input_shape, layout, planar_out, DType::float32, kernels,
+                     Convolution::direct)) {}
 
 void Segment::pack(const std::shared_ptr<const std::vector<float>>& variants, std::int64_t count) {
   VendorWeights weights;

@@ -1,0 +1,1 @@
+"""The HIP backend: ``libmarketplace_hip.so`` lies in this folder, where marketplace finds it."""
