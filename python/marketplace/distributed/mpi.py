@@ -35,6 +35,7 @@ __all__ = ["Ranks", "guard", "rank", "share"]
 _OP = "mpi.share"
 _PATIENCE = 1e-3  # seconds of asking again and again, before naps
 _NAP = 5e-5
+_LAST_WORDS = 1.0  # seconds
 _ROLL_CALL = 5.0  # seconds in which ranks answer after a time-out
 
 
@@ -260,7 +261,13 @@ def _describe(state: tuple[int, int]) -> str:
 
 
 def _abort_at_exit(mpi: Any) -> None:
-    atexit.register(mpi.COMM_WORLD.Abort, 1)
+    atexit.register(_abort, mpi)
+
+
+def _abort(mpi: Any) -> None:
+    """End the job, after mpiexec had time to pass on why: other ranks' output is cut off."""
+    time.sleep(_LAST_WORDS)
+    mpi.COMM_WORLD.Abort(1)
 
 
 def _import_mpi() -> Any:
