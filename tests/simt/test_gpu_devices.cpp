@@ -1,6 +1,7 @@
 // Several devices in one process: the same bits as one.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/error.h"
@@ -100,7 +101,7 @@ TEST_CASE("a device that is missing or named twice is refused") {
   CHECK_THROWS_AS(gpu::make_gpu_backend({}, DType::float32, 0), Error);
 }
 
-TEST_CASE("parts of a plan cover every path once, at nearly equal cost") {
+TEST_CASE("parts of a plan cover every path once, and none takes much longer than its share") {
   for (const Plan& plan : {tree_plan({8, 4, 4}, {}), star_plan({8, 40, 64})})
     for (std::int64_t count : {2, 3, 4}) {
       const auto parts = gpu::split_plan(plan, {1000, 300, 10}, count, leader_rows(plan));
@@ -127,7 +128,8 @@ TEST_CASE("parts of a plan cover every path once, at nearly equal cost") {
       }
       CHECK(std::count(seen.begin(), seen.end(), 1) == plan.path_count());
       CHECK(leaders == 3);
-      CHECK(*std::max_element(costs.begin(), costs.end()) <
-            1.5 * *std::min_element(costs.begin(), costs.end()));
+      // the slowest part is what everyone waits for
+      const double all = std::accumulate(costs.begin(), costs.end(), 0.0);
+      CHECK(*std::max_element(costs.begin(), costs.end()) * static_cast<double>(count) < 1.2 * all);
     }
 }
