@@ -15,6 +15,11 @@ inline std::int64_t element_count(const Shape& shape) {
   return count;
 }
 
+// The least multiple that is no smaller.
+inline std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
 // "(3, 32, 32)", with "B, " in front when the shape is one sample's.
 inline std::string to_string(const Shape& shape, bool per_sample = false) {
   std::string text = per_sample ? "(B" : "(";

@@ -9,10 +9,6 @@
 namespace marketplace::cpu {
 namespace {
 
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 struct Value {
   int slot = kInputSlot;
   Layout layout;

@@ -14,20 +14,16 @@ struct Filtering {
 constexpr Filtering kFilterings[] = {{4, 200, 180, 480}, {2, 50, 40, 120}};
 
 // Samples that a vendor's transformed weights serve; small batches, so that these lose nothing.
-constexpr std::int64_t kBatch = 16;
+constexpr std::int64_t kServedSamples = 16;
 constexpr std::int64_t kLeastChannels = 32;
 // Larger panels would leave the last-level cache between two blocks of tiles, and a vendor's
 // memory grows by them: 1.8 times for outputs of 2 x 2, 4 times for 4 x 4.
 constexpr std::int64_t kMostPanelBytes = 4 << 20;
 
 // A block of transformed tiles, with the sums of one panel block, stays in a core's second level.
-constexpr std::int64_t kBlockBytes = 512 << 10;
+constexpr std::int64_t kTilesBytes = 512 << 10;
 constexpr std::int64_t kRowBlock = 12;  // full rows of the product for every instruction set
 constexpr std::int64_t kMostTiles = 96;
-
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 std::int64_t plane_count(int outputs) {
   return (outputs + 2) * (outputs + 2);
@@ -55,7 +51,7 @@ std::int64_t filtering_cost(const Filtering& f, std::int64_t channels, const Sha
                             std::int64_t products_at_once) {
   const std::int64_t weights = channels * out[0], tiles = tile_count(out, f.outputs);
   return tiles * plane_count(f.outputs) * weights / products_at_once +
-         tiles * (f.input * channels + f.output * out[0]) + f.weight * weights / kBatch;
+         tiles * (f.input * channels + f.output * out[0]) + f.weight * weights / kServedSamples;
 }
 
 }  // namespace
@@ -91,7 +87,7 @@ WinogradArgs winograd_args(const Op& op, const Shape& in, const Shape& out, int 
   args.out_height = out[1];
   args.out_width = out[2];
   for (int axis : {0, 1}) args.padding[axis] = op.window.padding[axis];
-  const std::int64_t fitting = kBlockBytes / tile_bytes(args, dtype, kernels);
+  const std::int64_t fitting = kTilesBytes / tile_bytes(args, dtype, kernels);
   args.block = std::clamp(fitting / kRowBlock * kRowBlock, kRowBlock, kMostTiles);
   return args;
 }

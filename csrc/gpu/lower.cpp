@@ -11,10 +11,6 @@ namespace {
 constexpr std::int64_t kAlignBytes = 256;
 constexpr std::int64_t kDepthBytes = 64;  // a panel's columns are whole steps of the product kernel
 
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 struct Value {
   int slot = kInputSlot;
   Layout layout;
