@@ -83,7 +83,8 @@ class Session {
         break;
       }
       case 7: {
-        const std::int64_t shape[] = {in_.extent(), in_.extent(), in_.extent() - 1, 1};
+        const std::int64_t last = in_.coin() ? -1 : in_.extent();
+        const std::int64_t shape[] = {in_.extent(), in_.extent(), last, 1};
         check(mp_reshape(market_, x, shape, in_.below(5) - 1, &x));
         break;
       }
