@@ -79,3 +79,14 @@ def test_the_committed_figures_are_the_programs(model):
         cluster = model.Cluster(row["gigabits"])
         found = model.efficiency(row["method"], entry, device, cluster, row["workers"])
         assert found == pytest.approx(row["efficiency"], rel=1e-6)
+
+
+def test_the_guide_shows_the_committed_figures():
+    text = (ROOT / "benchmarks" / "results" / "cluster_model.txt").read_text()
+    measured, assumed = text.split("\n\nassumed, ")
+    guide = (ROOT / "docs" / "scale.md").read_text()
+    for worker, part in (("CPU", measured), ("assumed", assumed)):
+        rows = [line for line in part.splitlines() if line.split(" | ")[1:2] == ["10"]]  # Gb/s
+        assert len(rows) == 12
+        for row in rows:
+            assert f"| {worker} {row.replace(' | 10 |', ' |', 1)}" in guide

@@ -116,7 +116,7 @@ def _share_out(prices: Sequence[Price], budget: int) -> list[int]:
     return [price.probes(low) for price in prices]
 
 
-def _spec_flops(specs: Sequence[Spec], sample_shape: tuple[int, ...]) -> list[int]:
+def spec_flops(specs: Sequence[Spec], sample_shape: tuple[int, ...]) -> list[int]:
     """Give every spec's operations per sample."""
     flops, shape = [], sample_shape
     for spec in specs:
@@ -127,7 +127,7 @@ def _spec_flops(specs: Sequence[Spec], sample_shape: tuple[int, ...]) -> list[in
 
 def _star_prices(specs: Sequence[Spec], shape: tuple[int, ...]) -> tuple[int, list[Price]]:
     """Give the cost of the leader's path, and every spec's price."""
-    flops = _spec_flops(specs, shape)
+    flops = spec_flops(specs, shape)
     prices = []
     for index, spec in enumerate(specs):
         count = spec.model.parameter_count
@@ -146,7 +146,7 @@ def _node_prices(specs: Sequence[Spec], shape: tuple[int, ...]) -> tuple[int, li
         return market.node_flops(counts, shape) - leader
 
     prices = []
-    for index, (spec, flops) in enumerate(zip(specs, _spec_flops(specs, shape), strict=True)):
+    for index, (spec, flops) in enumerate(zip(specs, spec_flops(specs, shape), strict=True)):
         one, two = cost(index, 2), cost(index, 3)
         cap = _weight_uses(spec.model._core, flops) if one > 0 else 0
         prices.append(Price(2 * one - two, two - one, cap))

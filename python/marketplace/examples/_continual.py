@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .. import random
+from .._allocation import spec_flops
 from ..callbacks import Watch
 from ..checkpoint import load_checkpoint, write_checkpoint
 from ..continual import Learner, Lesson
@@ -180,10 +181,8 @@ def make_learner(opt: Optimizer, task: Task, options: Options) -> Learner:
 def count_flops(opt: Optimizer, learner: Learner, batch_size: int) -> int:
     """Count the floating point operations of answering a batch and learning from it."""
     if opt.plan == "node":
-        specs = [Spec(spec.model, 1) for spec in opt.marketplace]
-        answering = Optimizer(specs, 0, plan="star", device="cpu")
-        batches = answering.flops_per_step(IMAGE_SHAPE, batch_size)
-        return batches + opt.flops_per_step(IMAGE_SHAPE, batch_size)
+        answering = batch_size * sum(spec_flops(opt.marketplace, IMAGE_SHAPE))
+        return answering + opt.flops_per_step(IMAGE_SHAPE, batch_size)
     passes = 2 if opt.control_variate else 1  # of the optimizer's own step
     one = opt.flops_per_step(IMAGE_SHAPE, 1) // passes
     return one * (batch_size + learner.probe_count(batch_size))
