@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
-    """Square convolution with bias; weight ``(out, channels, kernel, kernel)``."""
+    """Square convolution with bias; weight ``(out, channels / groups, kernel, kernel)``."""
 
     channels: int
     out: int
     kernel: int
     stride: int = 1
     padding: int = 0
+    groups: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,6 +167,18 @@ VGG: tuple[Layers, ...] = (
     ),
 )  # fmt: skip
 
+
+def _depthwise(channels: int, out: int, stride: int) -> Layers:
+    each = Conv(channels, channels, 3, stride, 1, groups=channels)
+    return (each, Norm(channels), Relu(), Conv(channels, out, 1), Norm(out), Relu())
+
+
+MOBILE: tuple[Layers, ...] = (
+    (_same_conv(3, 32), Norm(32), Relu(), *_depthwise(32, 64, 1)),
+    (*_depthwise(64, 128, 2), *_depthwise(128, 128, 1)),
+    (AvgPool(16), Flatten(), Linear(128, 10)),
+)
+
 DIGIT, PHOTO = (1, 28, 28), (3, 32, 32)
 CASES = {
     case.name: case
@@ -178,5 +191,6 @@ CASES = {
         Case("mlp", MLP, (8, 8, 8), 128, (784,)),
         Case("resnet", RESNET, (4, 4, 4), 32, PHOTO),
         Case("huge", VGG, (8,), 32, PHOTO),
+        Case("mobile", MOBILE, (4, 4, 4), 32, PHOTO),
     )
 }

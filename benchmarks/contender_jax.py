@@ -42,7 +42,10 @@ class Ops:
         from jax import lax
 
         strides, padding = (layer.stride,) * 2, ((layer.padding,) * 2,) * 2
-        return lax.conv_general_dilated(x, weight, strides, padding) + bias[:, None, None]
+        out = lax.conv_general_dilated(
+            x, weight, strides, padding, feature_group_count=layer.groups
+        )
+        return out + bias[:, None, None]
 
     def linear(self, x: Any, layer: Linear, weight: Any, bias: Any) -> Any:
         return x @ weight.T + bias

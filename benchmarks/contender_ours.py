@@ -26,7 +26,8 @@ def _make_layer(layer: Any) -> Any:
     match layer:
         case Conv():
             sizes = layer.channels, layer.out, layer.kernel
-            return nn.Conv2d(*sizes, stride=layer.stride, padding=layer.padding)
+            window = {"stride": layer.stride, "padding": layer.padding}
+            return nn.Conv2d(*sizes, **window, groups=layer.groups)
         case Linear():
             return nn.Linear(layer.inputs, layer.out)
         case Norm():

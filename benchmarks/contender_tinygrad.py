@@ -40,7 +40,7 @@ class Ops:
     """The layers for one vendor's weights."""
 
     def conv(self, x: Any, layer: Conv, weight: Any, bias: Any) -> Any:
-        return x.conv2d(weight, bias, stride=layer.stride, padding=layer.padding)
+        return x.conv2d(weight, bias, layer.groups, layer.stride, padding=layer.padding)
 
     def linear(self, x: Any, layer: Linear, weight: Any, bias: Any) -> Any:
         return x.linear(weight.T, bias)

@@ -69,7 +69,8 @@ class Ops:
         self.channels_last = memory_format == torch.channels_last
 
     def conv(self, x: Any, layer: Conv, weight: Any, bias: Any) -> Any:
-        return self.F.conv2d(x, weight, bias, layer.stride, layer.padding)
+        options = (layer.stride, layer.padding, 1, layer.groups)
+        return self.F.conv2d(x, weight, bias, *options)
 
     def linear(self, x: Any, layer: Linear, weight: Any, bias: Any) -> Any:
         return self.F.linear(x, weight, bias)
@@ -117,10 +118,13 @@ class GroupedOps(Ops):
         self.vendors = vendors
 
     def conv(self, x: Any, layer: Conv, weight: Any, bias: Any) -> Any:
-        groups = self.vendors if isinstance(x, Grouped) else 1
         kernels = weight.flatten(0, 1).contiguous(memory_format=self.memory_format)
+        # all vendors share a plain input, but not a part of it
+        shared = not isinstance(x, Grouped) and layer.groups == 1
+        groups = 1 if shared else self.vendors * layer.groups
         options = (layer.stride, layer.padding, 1, groups)
-        return Grouped(self.F.conv2d(_tensor(x), kernels, bias.flatten(), *options))
+        inputs = x if shared else self._expand(x)
+        return Grouped(self.F.conv2d(inputs, kernels, bias.flatten(), *options))
 
     def linear(self, x: Any, layer: Linear, weight: Any, bias: Any) -> Any:
         import torch
@@ -161,10 +165,6 @@ class GroupedOps(Ops):
         if x.tensor.dim() == 3:
             return x.tensor.flatten(0, 1)
         return torch.cat(x.tensor.chunk(self.vendors, dim=1))
-
-
-def _tensor(x: Any) -> Any:
-    return x.tensor if isinstance(x, Grouped) else x
 
 
 def _map(function: Callable[[Any], Any], x: Any) -> Any:

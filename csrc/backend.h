@@ -20,6 +20,7 @@ namespace marketplace {
 struct Plan {
   struct Level {
     std::vector<std::int32_t> vendor, parent;
+    bool operator==(const Level&) const = default;
   };
   std::vector<Level> levels;
   std::int64_t input_count = 1;
@@ -28,6 +29,7 @@ struct Plan {
   std::int64_t whole_path_count = 0;
 
   std::int64_t path_count() const { return static_cast<std::int64_t>(levels.back().vendor.size()); }
+  bool operator==(const Plan&) const = default;
 };
 
 // How the vendors of one spec differ from its base weights W. Deltas are described, never stored.

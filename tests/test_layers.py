@@ -136,6 +136,16 @@ def convolutions(draw):
 
 
 @st.composite
+def small_groups(draw):
+    """Groups of a channel or a few, as in depthwise convolutions, that share vectors."""
+    groups = draw(st.integers(2, 40))
+    case = draw(convolutions())
+    inputs, outputs = groups * draw(st.integers(1, 4)), groups * draw(st.integers(1, 4))
+    shape = (case.shape[0], inputs, *case.shape[2:])
+    return Case(shape, case.options | {"in": inputs, "out": outputs, "groups": groups})
+
+
+@st.composite
 def pools(draw):
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     padding = tuple(draw(st.integers(0, k // 2)) for k in kernel)
@@ -177,6 +187,11 @@ def check_everywhere(name, case, dtype, vendors):
 
 @given(convolutions(), DTYPES, st.integers(1, 4))
 def test_any_conv2d(case, dtype, vendors):
+    check_everywhere("conv2d", case, dtype, vendors)
+
+
+@given(small_groups(), DTYPES, st.integers(1, 3))
+def test_any_conv2d_of_small_groups(case, dtype, vendors):
     check_everywhere("conv2d", case, dtype, vendors)
 
 

@@ -17,22 +17,29 @@ constexpr std::int64_t kPanelBudgetBytes = 48 << 20;
 constexpr std::int64_t kPartialLosses = 1 << 21;
 constexpr std::int64_t kMostBlocks = 64;
 
-Job make_job(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
-             LeaderStatistics* leader) {
-  Job job;
-  job.plan = &plan;
-  job.weights = &weights;
-  job.batch = &batch;
-  job.leader = leader;
-  return job;
-}
+// Copies results to (P, B, each).
+class Results final : public Sink {
+ public:
+  Results(float* out, std::int64_t batch, std::int64_t each)
+      : out_(out), batch_(batch), each_(each) {}
+
+  void take(std::int64_t path, std::int64_t first, std::int64_t count, const float* values,
+            std::int64_t stride) override {
+    for (std::int64_t s = 0; s < count; ++s)
+      std::copy_n(values + s * stride, each_, out_ + (path * batch_ + first + s) * each_);
+  }
+
+ private:
+  float* out_;
+  const std::int64_t batch_, each_;
+};
 
 // Which of a spec's vendors a plan runs; without a plan, all.
-std::vector<char> needed_vendors(const Plan* plan, std::size_t level, std::int64_t count) {
-  std::vector<char> needed(count, plan ? 0 : 1);
+void find_needed(const Plan* plan, std::size_t level, std::int64_t count,
+                 std::vector<char>& needed) {
+  needed.assign(count, plan ? 0 : 1);
   if (plan)
     for (const std::int32_t vendor : plan->levels[level].vendor) needed[vendor] = 1;
-  return needed;
 }
 
 }  // namespace
@@ -44,7 +51,8 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
       element_bytes_(size_bytes(dtype)),
       kernels_(kernels),
       typed_(dtype == DType::float32 ? kernels.float32 : kernels.bfloat16),
-      pool_(std::move(pool)) {
+      pool_(std::move(pool)),
+      loss_sums_(kernels) {
   Shape shape = input_shape;
   Layout layout;
   for (std::size_t i = 0; i < models_.size(); ++i) {
@@ -52,10 +60,13 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
     programs_.push_back(lower(*models_[i], shape, layout, last, dtype_, kernels_));
     shape = programs_.back().output_shape;
     layout = programs_.back().output_layout;
+    flops_.push_back(programs_.back().flops);
     whole_batch_ = whole_batch_ || needs_whole_batch(models_[i]->graph());
   }
   head_ = std::make_unique<WideHead>(programs_.back(), *models_.back(), kernels_, dtype_);
   panels_.resize(models_.size());
+  base_plan_.levels.assign(models_.size(), {{0}, {0}});
+  base_weights_.resize(models_.size());
   for (int t = 0; t < pool_->threads(); ++t) {
     workspaces_.push_back(std::make_unique<Workspace>());
     workspaces_.back()->activations.resize(models_.size());
@@ -84,12 +95,13 @@ std::int64_t CpuExecutor::output_bytes(std::size_t level) const {
 
 void CpuExecutor::choose_panels(const std::vector<VendorWeights>& weights, bool wide) {
   wide_ = wide && programs_.size() > 1 && head_->suits();
-  std::vector<std::pair<std::int64_t, std::size_t>> levels;  // bytes, level
-  for (std::size_t i = 0; i < programs_.size(); ++i) levels.emplace_back(kept_bytes(i, weights), i);
-  std::sort(levels.begin(), levels.end());
+  panel_sizes_.clear();
+  for (std::size_t i = 0; i < programs_.size(); ++i)
+    panel_sizes_.emplace_back(kept_bytes(i, weights), i);
+  std::sort(panel_sizes_.begin(), panel_sizes_.end());
   on_demand_.assign(programs_.size(), false);
   std::int64_t total = 0;
-  for (const auto& [bytes, level] : levels) {
+  for (const auto& [bytes, level] : panel_sizes_) {
     total += bytes;
     on_demand_[level] = weights[level].count > 1 && total > kPanelBudgetBytes;
   }
@@ -106,20 +118,20 @@ std::int64_t CpuExecutor::kept_bytes(std::size_t level,
 void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan) {
   choose_panels(weights, plan != nullptr);
   for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
-  std::vector<std::pair<std::size_t, std::int64_t>> tasks;  // level, vendor or group of vendors
+  pack_tasks_.clear();
   for (std::size_t i = 0; i < programs_.size(); ++i) {
     if (on_demand_[i]) continue;
     const bool head = wide_ && i + 1 == programs_.size();
     const std::int64_t count = weights[i].count;
     panels_[i].reserve(kept_bytes(i, weights));
-    const std::vector<char> needed = needed_vendors(plan, i, count);
+    find_needed(plan, i, count, needed_);
     const std::int64_t each = head ? head_->group_vendors() : 1;
     for (std::int64_t v = 0; v < count; v += each)
-      if (std::count(needed.begin() + v, needed.begin() + std::min(count, v + each), 1) > 0)
-        tasks.emplace_back(i, v / each);
+      if (std::count(needed_.begin() + v, needed_.begin() + std::min(count, v + each), 1) > 0)
+        pack_tasks_.push_back({i, v / each});
   }
-  pool_->run(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t index, int thread) {
-    const auto [level, item] = tasks[index];
+  pool_->run(static_cast<std::int64_t>(pack_tasks_.size()), [&](std::int64_t index, int thread) {
+    const auto [level, item] = pack_tasks_[index];
     pack_panels(level, weights[level], item, *workspaces_[thread]);
   });
 }
@@ -190,86 +202,50 @@ void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
 }
 
 void CpuExecutor::plan_job(Job& job) {
-  prepare_panels(*job.weights, job.plan);
+  prepare_panels(job.weights, &job.plan);
   const bool whole = whole_batch_ && !job.inference;
-  const std::int64_t batch = job.batch->size;
+  const std::int64_t batch = job.batch.size;
   job.tile = whole ? batch : tile_samples(batch);
   // the order of sums follows from batch and whole plan, never from the number of threads
-  const std::int64_t paths = std::max(job.plan->whole_path_count, job.plan->path_count());
-  job.blocks =
+  const std::int64_t paths = std::max(job.plan.whole_path_count, job.plan.path_count());
+  const std::int64_t blocks =
       whole ? 1 : std::clamp<std::int64_t>(kPartialLosses / paths, 1, std::min(batch, kMostBlocks));
   prepare_workspaces(job.tile);
   if (job.leader) job.leader->assign(programs_.size(), {});
-  std::vector<std::int64_t> flops;
-  for (const Program& program : programs_) flops.push_back(program.flops);
-  schedule(job, flops, pool_->threads());
+  if (blocks != schedule_.blocks || job.plan != schedule_.plan)
+    schedule_ = make_schedule(job.plan, blocks, flops_, pool_->threads());
+  job.schedule = &schedule_;
 }
 
 void CpuExecutor::run_job(const Job& job) {
-  pool_->run(static_cast<std::int64_t>(job.tasks.size()), [&](std::int64_t index, int thread) {
-    Walker(*this, job, thread, job.tasks[index]).run();
+  const auto count = static_cast<std::int64_t>(job.schedule->tasks.size());
+  pool_->run(count, [&](std::int64_t index, int thread) {
+    Walker(*this, job, thread, job.schedule->tasks[index]).run();
   });
 }
 
 void CpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& weights,
                          const Batch& batch, const Labels& labels, float* losses,
                          LeaderStatistics* leader) {
-  const std::int64_t paths = plan.path_count(), classes = programs_.back().output_size;
-  Job job = make_job(plan, weights, batch, leader);
+  Job job{plan, weights, batch, loss_sums_, leader};
   plan_job(job);
-  std::vector<double> partial(job.blocks * paths, 0.0);
-  const bool ignoring = labels.ignore_index.has_value();
-  const std::int32_t ignored = labels.ignore_index.value_or(0);
-  std::vector<std::int64_t> block(batch.size);
-  for (std::int64_t b = 0; b < job.blocks; ++b)
-    std::fill(block.begin() + job.block_begin(b), block.begin() + job.block_begin(b + 1), b);
-  job.sink = [&](std::int64_t path, std::int64_t first, std::int64_t count, const float* logits,
-                 std::int64_t stride) {
-    for (const std::int64_t end = first + count; first < end;) {
-      const std::int64_t stop = std::min(end, job.block_begin(block[first] + 1));
-      double& total = partial[block[first] * paths + path];
-      total = kernels_.cross_entropy(
-          {logits, stride, stop - first, classes, labels.data + first, ignoring, ignored, total});
-      logits += (stop - first) * stride;
-      first = stop;
-    }
-  };
+  loss_sums_.begin(job, labels, programs_.back().output_size);
   run_job(job);
-  std::int64_t counted = batch.size;
-  if (ignoring) counted -= std::count(labels.data, labels.data + batch.size, ignored);
-  for (std::int64_t p = 0; p < paths; ++p) {
-    double total = 0;
-    for (std::int64_t b = 0; b < job.blocks; ++b) total += partial[b * paths + p];
-    losses[p] = static_cast<float>(total / static_cast<double>(counted));
-  }
+  loss_sums_.finish(losses);
 }
 
 void CpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
                           const Batch& batch, float* out, LeaderStatistics* leader) {
-  const std::int64_t each = programs_.back().output_size;
-  Job job = make_job(plan, weights, batch, leader);
+  Results results(out, batch.size, programs_.back().output_size);
+  Job job{plan, weights, batch, results, leader};
   plan_job(job);
-  job.sink = [&](std::int64_t path, std::int64_t first, std::int64_t count, const float* values,
-                 std::int64_t stride) {
-    for (std::int64_t s = 0; s < count; ++s)
-      std::copy_n(values + s * stride, each, out + (path * batch.size + first + s) * each);
-  };
   run_job(job);
 }
 
 void CpuExecutor::infer(const Batch& batch, float* out) {
-  Plan plan;
-  plan.levels.assign(programs_.size(), {{0}, {0}});
-  const std::vector<VendorWeights> weights(programs_.size());
-  const std::int64_t each = programs_.back().output_size;
-  Job job = make_job(plan, weights, batch, nullptr);
-  job.inference = true;
+  Results results(out, batch.size, programs_.back().output_size);
+  Job job{base_plan_, base_weights_, batch, results, nullptr, true};
   plan_job(job);
-  job.sink = [&](std::int64_t, std::int64_t first, std::int64_t count, const float* values,
-                 std::int64_t stride) {
-    for (std::int64_t s = 0; s < count; ++s)
-      std::copy_n(values + s * stride, each, out + (first + s) * each);
-  };
   run_job(job);
 }
 

@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "cpu/job.h"
+#include "cpu/loss_sums.h"
 #include "cpu/program.h"
 #include "cpu/thread_pool.h"
 #include "cpu/wide_head.h"
@@ -53,7 +54,7 @@ class CpuExecutor : public Executor {
   void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
                    Workspace& workspace);
   void prepare_workspaces(std::int64_t tile);
-  // Cuts a job with plan, weights, batch and inference set into tiles and tasks.
+  // Sets schedule and tile.
   void plan_job(Job& job);
   void run_job(const Job& job);
   // Samples [first, first + count) of all inputs laid end to end, converted to the compute type.
@@ -79,6 +80,33 @@ class CpuExecutor : public Executor {
   std::vector<Buffer> panels_;   // per level, (V, packed_bytes)
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread
   Buffer path_results_[2];  // (B, output) of one level and of the next, when samples part ways
+
+  // One level's samples by vendor, those of a vendor cut into tiles.
+  struct PathTiles {
+    struct Tile {
+      std::int64_t vendor, first, count;
+    };
+    std::vector<std::int64_t> begin;    // of a vendor's samples
+    std::vector<std::int64_t> samples;  // (B,)
+    std::vector<Tile> tiles;
+    std::int64_t largest = 0;
+  };
+
+  // What a call works out, kept so that the next one of its kind allocates nothing.
+  struct PackTask {
+    std::size_t level;
+    std::int64_t item;  // a vendor, or a group of vendors of the wide head
+  };
+  Schedule schedule_;
+  LossSums loss_sums_;
+  PathTiles path_tiles_;
+  std::vector<PackTask> pack_tasks_;
+  std::vector<char> needed_;                                       // of one level's vendors
+  std::vector<std::pair<std::int64_t, std::size_t>> panel_sizes_;  // bytes, level
+  std::vector<std::int64_t> flops_;                                // of one sample, per level
+  // of inference
+  Plan base_plan_;
+  std::vector<VendorWeights> base_weights_;
 };
 
 }  // namespace marketplace::cpu

@@ -2,20 +2,26 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "backend.h"
 
 namespace marketplace::cpu {
 
-// Takes the last spec's results of one path for samples [first, first + count); one sample's
-// results start `stride` floats behind the one before. Samples of a block arrive in order, from one
-// thread.
-using Sink = std::function<void(std::int64_t path, std::int64_t first, std::int64_t count,
-                                const float* values, std::int64_t stride)>;
+class Sink {
+ public:
+  // The last spec's results of one path for samples [first, first + count); one sample's results
+  // start `stride` floats behind the one before. Samples of a block arrive in order, from one
+  // thread.
+  virtual void take(std::int64_t path, std::int64_t first, std::int64_t count, const float* values,
+                    std::int64_t stride) = 0;
 
-struct Job {
+ protected:
+  ~Sink() = default;
+};
+
+// A plan's tasks. Kept from call to call, so that a repeated one allocates nothing.
+struct Schedule {
   struct Task {
     std::int64_t root, chunk;
   };
@@ -25,29 +31,36 @@ struct Job {
     std::vector<std::int32_t> rows;
   };
 
-  const Plan* plan = nullptr;
-  const std::vector<VendorWeights>* weights = nullptr;
-  const Batch* batch = nullptr;
-  Sink sink;
-  bool inference = false;
-  LeaderStatistics* leader = nullptr;
+  Plan plan;
   // A block of samples is summed by one thread, in order, so sums depend on the blocks alone; a
-  // chunk is some blocks for one task, a tile is what runs at once.
-  std::int64_t blocks = 1, chunks = 1, tile = 1;
-
+  // chunk is some blocks for one task.
+  std::int64_t blocks = 0, chunks = 1;
   std::vector<Children> children;
   std::vector<std::vector<char>> used;   // rows that lead to a path
   std::vector<std::int64_t> leader_row;  // per level, -1 where no used row is the leader's
   std::vector<Task> tasks;               // the most costly first
-
-  std::int64_t block_begin(std::int64_t block) const { return block * batch->size / blocks; }
-  std::int64_t chunk_begin(std::int64_t chunk) const {
-    return block_begin(chunk * blocks / chunks);
-  }
 };
 
-// Fills chunks, children, used, leader_row and tasks, with some tasks for every thread. flops: of
-// one sample, per level.
-void schedule(Job& job, const std::vector<std::int64_t>& flops, int threads);
+// Some tasks for every thread. flops: of one sample, per level.
+Schedule make_schedule(const Plan& plan, std::int64_t blocks,
+                       const std::vector<std::int64_t>& flops, int threads);
+
+struct Job {
+  const Plan& plan;
+  const std::vector<VendorWeights>& weights;
+  const Batch& batch;
+  Sink& sink;
+  LeaderStatistics* leader = nullptr;
+  bool inference = false;
+  const Schedule* schedule = nullptr;
+  std::int64_t tile = 1;  // samples that run at once
+
+  std::int64_t block_begin(std::int64_t block) const {
+    return block * batch.size / schedule->blocks;
+  }
+  std::int64_t chunk_begin(std::int64_t chunk) const {
+    return block_begin(chunk * schedule->blocks / schedule->chunks);
+  }
+};
 
 }  // namespace marketplace::cpu

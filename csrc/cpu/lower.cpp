@@ -177,10 +177,27 @@ class Lowering {
         return lower_winograd(node, outputs);
     std::int64_t extent[2];
     const int slot = padded(op, channels_last(op.a).slot, in, extent);
-    Step& step = emit(StepKind::contract, node, slot, element_count(out));
+    const bool grouped = groups_share_vectors(op, in, out);
+    const StepKind kind = grouped ? StepKind::grouped : StepKind::contract;
+    Step& step = emit(kind, node, slot, element_count(out));
     step.contraction = conv_contraction(op, extent[1], in[0], out);
     values_[node] = {step.out, image_layout(out)};
-    finish_contraction(step, op, node);
+    if (grouped)
+      finish_product(step, op, node, grouped_panel_bytes(step.contraction));
+    else
+      finish_contraction(step, op, node);
+  }
+
+  // Two groups or more to a vector; one of more than half a vector may as well have it alone.
+  bool groups_share_vectors(const Op& op, const Shape& in, const Shape& out) const {
+    return op.groups > 1 && 2 * std::max(in[0], out[0]) <= kernels_.vector_floats * op.groups;
+  }
+
+  std::int64_t grouped_panel_bytes(const Contraction& c) const {
+    const std::int64_t at_once = kernels_.vector_floats / std::max(c.group_input, c.columns);
+    const auto depth = static_cast<std::int64_t>(c.target.size());
+    return (c.groups + at_once - 1) / at_once * depth * kernels_.vector_floats *
+           static_cast<std::int64_t>(sizeof(float));
   }
 
   void lower_winograd(int node, int outputs) {

@@ -59,16 +59,40 @@ void pack_winograd(const Step& step, const TypedKernels& typed, float* staging, 
   typed.winograd_pack(args);
 }
 
+void pack_grouped(const Step& step, const TypedKernels& typed, float* staging, std::byte* panel) {
+  const Contraction& c = step.contraction;
+  GroupedPackArgs args{};
+  args.weights = staging;
+  args.columns = c.groups * c.columns;
+  args.depth = static_cast<std::int64_t>(c.target.size());
+  args.group_inputs = c.group_input;
+  args.group_outputs = c.columns;
+  args.target = c.target.data();
+  args.panel = reinterpret_cast<float*>(panel);
+  typed.grouped_pack(args);
+}
+
+using Packer = void (*)(const Step&, const TypedKernels&, float* staging, std::byte* panel);
+
+// Null for steps whose parameters are read as they are.
+Packer packer(StepKind kind) {
+  switch (kind) {
+    case StepKind::contract: return pack_contraction;
+    case StepKind::winograd: return pack_winograd;
+    case StepKind::grouped: return pack_grouped;
+    default: return nullptr;
+  }
+}
+
 }  // namespace
 
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,
                  float* staging, std::byte* packed) {
   for (const Step& step : program.steps) {
-    const bool contract = step.kind == StepKind::contract;
-    if (contract || step.kind == StepKind::winograd) {
+    if (const Packer pack = packer(step.kind)) {
       vendor_parameter(kernels, model, weights, vendor, step.weight, staging);
-      (contract ? pack_contraction : pack_winograd)(step, typed, staging, packed + step.weight_at);
+      pack(step, typed, staging, packed + step.weight_at);
     } else if (step.weight_at >= 0) {
       vendor_parameter(kernels, model, weights, vendor, step.weight,
                        reinterpret_cast<float*>(packed + step.weight_at));

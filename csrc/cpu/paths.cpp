@@ -17,28 +17,20 @@ class PathRun {
 
   void run() {
     for (std::size_t level = 0; level < depth(); ++level) {
-      const Tiles work = group(level);
-      prepare(level, work.largest);
-      executor_.pool_->run(
-          static_cast<std::int64_t>(work.tiles.size()), [&](std::int64_t index, int thread) {
-            const Tile& tile = work.tiles[index];
-            run_tile(level, tile, work.samples.data() + tile.first, *executor_.workspaces_[thread]);
-          });
+      group(level);
+      prepare(level, work_.largest);
+      const auto count = static_cast<std::int64_t>(work_.tiles.size());
+      executor_.pool_->run(count, [this, level](std::int64_t index, int thread) {
+        const Tile& tile = work_.tiles[index];
+        run_tile(level, tile, work_.samples.data() + tile.first, *executor_.workspaces_[thread]);
+      });
     }
   }
 
  private:
   using Workspace = CpuExecutor::Workspace;
 
-  // A level's tasks: samples that share a vendor, in tiles.
-  struct Tile {
-    std::int64_t vendor, first, count;
-  };
-  struct Tiles {
-    std::vector<std::int64_t> samples;  // (B,) by vendor
-    std::vector<Tile> tiles;
-    std::int64_t largest = 0;
-  };
+  using Tile = CpuExecutor::PathTiles::Tile;
 
   std::size_t depth() const { return executor_.programs_.size(); }
   const Program& program(std::size_t level) const { return executor_.programs_[level]; }
@@ -47,20 +39,21 @@ class PathRun {
   }
 
   // Counting sort by vendor.
-  Tiles group(std::size_t level) const {
+  void group(std::size_t level) {
     const std::int64_t most = executor_.level_tile(level, batch_.size);
     const auto vendor = [&](std::int64_t b) { return paths_[b * depth() + level]; };
-    std::vector<std::int64_t> begin(weights_[level].count + 1, 0);
+    std::vector<std::int64_t>& begin = work_.begin;
+    begin.assign(weights_[level].count + 1, 0);
     for (std::int64_t b = 0; b < batch_.size; ++b) ++begin[vendor(b) + 1];
     for (std::size_t v = 1; v < begin.size(); ++v) begin[v] += begin[v - 1];
-    Tiles work;
+    work_.tiles.clear();
+    work_.largest = 0;
     for (std::int64_t v = 0; v < weights_[level].count; ++v)
       for (std::int64_t first = begin[v]; first < begin[v + 1]; first += most)
-        work.tiles.push_back({v, first, std::min(most, begin[v + 1] - first)});
-    for (const Tile& tile : work.tiles) work.largest = std::max(work.largest, tile.count);
-    work.samples.resize(batch_.size);
-    for (std::int64_t b = 0; b < batch_.size; ++b) work.samples[begin[vendor(b)]++] = b;
-    return work;
+        work_.tiles.push_back({v, first, std::min(most, begin[v + 1] - first)});
+    for (const Tile& tile : work_.tiles) work_.largest = std::max(work_.largest, tile.count);
+    work_.samples.resize(batch_.size);
+    for (std::int64_t b = 0; b < batch_.size; ++b) work_.samples[begin[vendor(b)]++] = b;
   }
 
   void prepare(std::size_t level, std::int64_t tile) const {
@@ -128,6 +121,7 @@ class PathRun {
   }
 
   CpuExecutor& executor_;
+  CpuExecutor::PathTiles& work_ = executor_.path_tiles_;  // of the level that runs
   const std::vector<VendorWeights>& weights_;
   const Batch& batch_;
   const std::int32_t* paths_;

@@ -16,6 +16,7 @@ namespace marketplace::cpu {
 enum class StepKind {
   contract,  // conv2d and linear
   winograd,  // conv2d by minimal filtering
+  grouped,   // conv2d whose groups share vectors
   instance_norm,
   batch_norm,
   layer_norm,
@@ -51,7 +52,7 @@ struct Step {
   Contraction contraction;
   WinogradArgs winograd{};
   PoolArgs pool{};
-  bool relu = false;    // contract, channel norms, add: clamps on the way out
+  bool relu = false;    // convolutions, linear, channel norms, add: clamps on the way out
   bool pooled = false;  // instance_norm: max-pools on the way out
   Unary unary = Unary::relu;
   float scale = 1, shift = 0, eps = 0;

@@ -20,6 +20,7 @@ class Runner {
     switch (step.kind) {
       case StepKind::contract: return contract(step);
       case StepKind::winograd: return winograd(step);
+      case StepKind::grouped: return grouped(step);
       case StepKind::instance_norm: return instance_norm(step);
       case StepKind::batch_norm: return batch_norm(step);
       case StepKind::layer_norm: return layer_norm(step);
@@ -89,6 +90,27 @@ class Runner {
     args.relu = step.relu;
     args.workspace = args_.scratch + program_.scratch_size * args_.samples * element_bytes_;
     typed_.winograd(args);
+  }
+
+  void grouped(const Step& step) const {
+    const Contraction& c = step.contraction;
+    GroupedArgs args{};
+    args.in = in(step.a);
+    args.sample_stride = program_.slots[step.a].size;
+    args.samples = args_.samples;
+    args.row_offset = c.row_offset.data();
+    args.rows = static_cast<std::int64_t>(c.row_offset.size());
+    args.run_offset = c.run_offset.data();
+    args.runs = static_cast<std::int64_t>(c.run_offset.size());
+    args.groups = c.groups;
+    args.group_inputs = c.group_input;
+    args.group_outputs = c.columns;
+    args.panel = floats(step.weight_at);
+    args.bias = floats(step.bias_at);
+    args.relu = step.relu;
+    args.out = slot(step.out);
+    args.out_row_stride = c.groups * c.columns;
+    typed_.grouped(args);
   }
 
   NormArgs norm(const Step& step) const {

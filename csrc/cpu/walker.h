@@ -7,7 +7,7 @@ namespace marketplace::cpu {
 
 class Walker {
  public:
-  Walker(CpuExecutor& executor, const Job& job, int thread, const Job::Task& task)
+  Walker(CpuExecutor& executor, const Job& job, int thread, const Schedule::Task& task)
       : executor_(executor), job_(job), workspace_(*executor.workspaces_[thread]), task_(task) {}
 
   void run();
@@ -20,7 +20,7 @@ class Walker {
   CpuExecutor& executor_;
   const Job& job_;
   CpuExecutor::Workspace& workspace_;
-  const Job::Task& task_;
+  const Schedule::Task& task_;
   std::int64_t first_ = 0, count_ = 0;  // the tile
 };
 

@@ -12,8 +12,6 @@ namespace {
 
 using marketplace::cpu::PackArgs;
 
-typedef std::int32_t VecI __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
-
 // Which of (a, b) lane l of a transposition's butterfly takes, for the lower or upper row.
 template <int Step, bool Upper>
 constexpr int butterfly_lane(int lane) {

@@ -40,6 +40,7 @@ constexpr int kTileVectors = MP_TILE_VECTORS;
 
 typedef float Vec __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
 typedef std::uint32_t VecU __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
+typedef std::int32_t VecI __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
 
 struct BFloat16 {
   std::uint16_t bits;
@@ -70,6 +71,20 @@ MP_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;
+#endif
+}
+
+// Lane l is lane index[l] of `v`.
+MP_INLINE Vec permute(Vec v, VecI index) {
+#if defined(__AVX512F__)
+  // the masked form: GCC 12 warns of the plain one's undefined operand (bug 105593)
+  return (Vec)_mm512_maskz_permutexvar_ps(0xFFFF, (__m512i)index, (__m512)v);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_permutevar8x32_ps((__m256)v, (__m256i)index);
+#else
+  Vec out{};
+  for (int lane = 0; lane < kVectorFloats; ++lane) out[lane] = v[index[lane]];
+  return out;
 #endif
 }
 
@@ -139,6 +154,26 @@ MP_INLINE void store_floats(BFloat16* p, Vec v) {
 }
 
 // The first `count` elements alone; the other lanes are zero, or left as they are in memory.
+#if defined(__AVX512F__)
+MP_INLINE __mmask16 first_lanes(int count) {
+  return static_cast<__mmask16>((1u << count) - 1);
+}
+MP_INLINE Vec load_partial(const float* p, int count) {
+  return (Vec)_mm512_maskz_loadu_ps(first_lanes(count), p);
+}
+MP_INLINE Vec load_partial(const BFloat16* p, int count) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), p);
+  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, bits) << 16);
+}
+MP_INLINE void store_partial(float* p, Vec v, int count) {
+  _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
+}
+MP_INLINE void store_partial(BFloat16* p, Vec v, int count) {
+  BFloat16 spill[kVectorFloats];
+  store_floats(spill, v);
+  std::memcpy(static_cast<void*>(p), spill, sizeof(BFloat16) * count);
+}
+#else
 template <class T>
 MP_INLINE Vec load_partial(const T* p, int count) {
   T spill[kVectorFloats] = {};
@@ -150,6 +185,18 @@ MP_INLINE void store_partial(T* p, Vec v, int count) {
   T spill[kVectorFloats];
   store_floats(spill, v);
   std::memcpy(static_cast<void*>(p), spill, sizeof(T) * count);
+}
+#endif
+template <class T>
+MP_INLINE Vec load_lanes(const T* p, int count) {
+  return count == kVectorFloats ? load_floats(p) : load_partial(p, count);
+}
+template <class T>
+MP_INLINE void store_lanes(T* p, Vec v, int count) {
+  if (count == kVectorFloats)
+    store_floats(p, v);
+  else
+    store_partial(p, v, count);
 }
 
 // e^x for x <= 0, within 2 ulp (0 below -87): 2^n times a Taylor polynomial on |r| <= ln(2) / 2.

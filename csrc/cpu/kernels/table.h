@@ -62,6 +62,32 @@ struct WinogradPackArgs {
   float* staging;  // (channels * 9 * vector_floats * tile_vectors)
 };
 
+// out[s, r, o] = act(bias[o] + convolution with groups so small that several share a vector of
+// columns); rows and runs as in ContractArgs, of the first group's channels.
+struct GroupedArgs {
+  const void* in;
+  std::int64_t sample_stride, samples;
+  const std::int64_t* row_offset;  // (rows) of one sample
+  std::int64_t rows;
+  const std::int64_t* run_offset;  // (runs): pixels of the kernel
+  std::int64_t runs, groups;
+  std::int64_t group_inputs, group_outputs;  // channels of a group
+  const float* panel;                        // weights as packed by grouped_pack
+  const float* bias;                         // (columns) or null
+  bool relu;
+  void* out;                    // element (0, 0, 0)
+  std::int64_t out_row_stride;  // elements
+};
+
+// weights (columns, depth) row-major, depth = group_inputs * runs -> [block][step][lane], rounded
+// to the element type but stored as float32; lanes without a column are zero.
+struct GroupedPackArgs {
+  const float* weights;
+  std::int64_t columns, depth, group_inputs, group_outputs;
+  const std::int64_t* target;  // (depth), as in PackArgs
+  float* panel;
+};
+
 struct PoolArgs {
   const void* in;  // (samples, H, W, C)
   void* out;       // (samples, out_h, out_w, C)
@@ -102,6 +128,8 @@ struct TypedKernels {
   void (*pack_panel)(const PackArgs&);
   void (*winograd)(const WinogradArgs&);
   void (*winograd_pack)(const WinogradPackArgs&);
+  void (*grouped)(const GroupedArgs&);
+  void (*grouped_pack)(const GroupedPackArgs&);
   void (*max_pool)(const PoolArgs&);
   void (*avg_pool)(const PoolArgs&);
   void (*channel_norm)(

@@ -81,17 +81,6 @@ struct Minimal<4> {
   }
 };
 
-template <class T>
-MP_INLINE Vec load_lanes(const T* p, int count) {
-  return count == kVectorFloats ? load_floats(p) : load_partial(p, count);
-}
-template <class T>
-MP_INLINE void store_lanes(T* p, Vec v, int count) {
-  if (count == kVectorFloats)
-    store_floats(p, v);
-  else
-    store_partial(p, v, count);
-}
 MP_INLINE int lanes(std::int64_t left) {
   return static_cast<int>(left < kVectorFloats ? left : kVectorFloats);
 }
