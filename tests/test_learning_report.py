@@ -64,6 +64,19 @@ def test_the_tables(runs):
     assert "star 8,40,512 95.50 ± 0.71 +2.50 2 4 1000.00 4.00 6.0 ± 0.0 2.5" in lines
 
 
+def test_seconds_follow_from_a_pace(runs):
+    from benchmarks.learning import pace, report
+
+    star = {k: runs[0][k] for k in ("method", "settings", "data")}
+    loads = {"load_average_before": [0.1, 0, 0], "load_average_after": [0.2, 0, 0]}
+    measured = {**star, **loads, "kind": "pace", "seconds_per_step": 0.5}
+    lines = [" ".join(r.split()) for r in report.text(pace.apply([*runs, measured])).splitlines()]
+    assert "star 8,40,512 0.8 ± 0.4 1.5 (1/2) - -" in lines
+    assert "star 8,40,512 95.50 ± 0.71 +2.50 2 4 1000.00 4.00 1.5 ± 0.0 0.2" in lines
+    assert any(line.endswith("6.0 ± 0.0 2.5") for line in lines)  # the control has none
+    assert runs[0]["curve"][1]["seconds"] == 2.0
+
+
 def test_choices_of_one_method_are_told_apart(runs):
     from benchmarks.learning import report
 

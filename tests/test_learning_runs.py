@@ -222,3 +222,30 @@ def test_an_unknown_method_is_refused():
     with pytest.raises(SystemExit, match="--methods: expected some of"):
         methods.choose("star,moon")
     assert [method.name for method in methods.choose("star")] == ["control", "star"]
+
+
+# -- paces -----------------------------------------------------------------------------------------
+
+
+def test_a_pace_is_measured_and_replaces_an_older_one(tmp_path, monkeypatch, pretend):
+    from benchmarks.learning import methods, pace, store
+
+    monkeypatch.setattr(pace, "ENOUGH_SECONDS", 0.0)
+    digits = types.SimpleNamespace(
+        x_train=np.zeros((9, 1, 28, 28), np.uint8), y_train=np.zeros(9, np.int32), name="digits"
+    )
+    method = pretend(vendors=(1, 2))
+    monkeypatch.setitem(methods.BY_NAME, "sgd", method)
+    found = pace.measure(method, digits, 1)
+    assert len(pretend.made) == 1 and pretend.made[0].steps == 8 and found["timed_steps"] == 5
+    assert found["seconds_per_step"] > 0 and found["settings"]["vendors"] == [1, 2]
+    assert [m.settings for m in pace.methods_of([found, found])] == [method.settings]
+    path = tmp_path / "runs.json"
+    kept = store.Store(path, {"commit": "c"})
+    kept.replace(found)
+    kept.replace({**found, "seconds_per_step": 7.0})
+    other = {**found, "settings": {**found["settings"], "lr": 0.1}}
+    kept.replace(other)
+    again = store.Store(path, {})
+    assert [run["seconds_per_step"] for run in again.runs] == [7.0, found["seconds_per_step"]]
+    assert pace.find(found, again.runs) == again.runs[0]

@@ -7,11 +7,11 @@ from typing import Any
 
 from benchmarks import contenders, harness
 from benchmarks.learning import options as command_line
-from benchmarks.learning import picture, report
+from benchmarks.learning import pace, picture, report
 from benchmarks.learning.methods import Method, without_stand_ins
 from benchmarks.learning.network import Judge
 from benchmarks.learning.store import Store
-from benchmarks.learning.train import GRID, Record, Task, run
+from benchmarks.learning.train import GRID, RUN, Record, Task, run
 
 GRID_SEED = 1_000_003  # apart from the runs' own
 POINTS = 25  # evaluations of a run unless told otherwise; each answers all test images
@@ -38,6 +38,15 @@ class Comparison:
         for seed in range(self.options.seeds):
             for method in tuned:
                 self.do(self.task(method, self.options.first_seed + seed))
+
+    def measure_paces(self, methods: list[Method]) -> None:
+        """Time some steps of all that the file has of these methods."""
+        names = {method.name for method in methods}
+        runs = [r for r in self.store.runs if r["kind"] == RUN and r["method"] in names]
+        for method in pace.methods_of(runs):
+            found = pace.measure(method, self.data, self.options.threads)
+            self.store.replace(found)
+            print(f"{method.name:<14} {found['seconds_per_step'] * 1e3:9.2f} ms a step", flush=True)
 
     def tune(self, method: Method) -> Method:
         """Run a method's grid; give it with the settings that ended best."""
@@ -94,12 +103,13 @@ def _say(task: Task, done: Record, how: str) -> None:
 def finish(options: argparse.Namespace, store: Store, heading: str, notes: dict[str, str]) -> None:
     """Print the tables; keep them and the picture."""
     absent = [f"left out: {name}: {why}" for name, why in notes.items()]
-    printed = "\n\n".join(filter(None, [heading, report.text(store.runs), "\n".join(absent)]))
+    runs = pace.apply(store.runs)
+    printed = "\n\n".join(filter(None, [heading, report.text(runs), "\n".join(absent)]))
     print(f"\n{printed}")
     if options.out is not None:
         store.write({"notes": notes, "goals_tflop": report.GOALS})
         options.out.with_name(options.out.name + ".txt").write_text(printed.rstrip() + "\n")
-        picture.plot(store.runs, options.out.with_name(options.out.name + ".png"))
+        picture.plot(runs, options.out.with_name(options.out.name + ".png"))
 
 
 def main(arguments: list[str]) -> int:
@@ -115,7 +125,9 @@ def main(arguments: list[str]) -> int:
     if not options.report:
         here, notes = contenders.load(asked, options.threads)  # type: ignore[type-var, arg-type]
         try:
-            Comparison(options, store).run_all(without_stand_ins(here, options.methods))
+            comparison = Comparison(options, store)
+            methods = without_stand_ins(here, options.methods)
+            (comparison.measure_paces if options.pace else comparison.run_all)(methods)
         except KeyboardInterrupt:
             status = 130
             print("interrupted; finished runs are kept", file=sys.stderr)

@@ -78,6 +78,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, metavar="PREFIX", help="default benchmarks/results/learning"
     )
+    parser.add_argument(
+        "--pace", action="store_true", help="no runs: time some steps of each method and setting "
+        "that PREFIX.json has runs of; their seconds follow from it. For an idle machine",
+    )  # fmt: skip
     parser.add_argument("--report", action="store_true", help="only draw what is kept; no runs")
     parser.add_argument("--quick", action="store_true", help="tiny, to see that it works")
 

@@ -194,8 +194,9 @@ def text(runs: Sequence[Record]) -> str:
         f"data: {data}. Mean ± sample standard deviation over the seeds; (n/m): n of m seeds got "
         "there. A threshold counts as met at the first evaluation at or above it.",
         CONVENTION,
-        "Seconds: training steps alone, without evaluations; load: the highest 1-minute load "
-        "average of the machine around the runs, whose seconds mean little above its cores' share.",
+        "Seconds: training steps alone, without evaluations: steps times the median of one where "
+        "--pace measured it, else as they passed. Load: the highest 1-minute load average of the "
+        "machine around what was timed; seconds mean little above its cores' share.",
         "A grid is judged on the same test images as the runs, with a seed of its own.",
     ]
     parts = [final_table(found), *blocks, grid_lines(runs), about_settings(found), notes]
