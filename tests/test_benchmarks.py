@@ -42,7 +42,7 @@ def run(module, tmp_path, *arguments):
 def test_peers(tmp_path):
     result = run("peers", tmp_path, "--contenders", "ours", "--threads", "1")
     rows = result["rows"]
-    assert len({row["case"] for row in rows}) == 7
+    assert len({row["case"] for row in rows}) == 8
     assert {row["dtype"] for row in rows} == {"float32", "bfloat16"} == set(result["peak_flops"])
     for row in rows:
         assert row["losses_agree"] and row["median_ms"] > 0 and row["share_of_peak"] > 0

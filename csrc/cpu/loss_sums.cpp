@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cpu/losses.h"
+
 namespace marketplace::cpu {
 
 void LossSums::begin(const Job& job, const Labels& labels, std::int64_t classes) {
@@ -18,16 +20,9 @@ void LossSums::begin(const Job& job, const Labels& labels, std::int64_t classes)
 
 void LossSums::take(std::int64_t path, std::int64_t first, std::int64_t count, const float* logits,
                     std::int64_t stride) {
-  const bool ignoring = labels_->ignore_index.has_value();
-  const std::int32_t ignored = labels_->ignore_index.value_or(0);
-  for (const std::int64_t end = first + count; first < end;) {
-    const std::int64_t stop = std::min(end, job_->block_begin(block_[first] + 1));
-    double& total = partial_[block_[first] * paths_ + path];
-    total = kernels_.cross_entropy(
-        {logits, stride, stop - first, classes_, labels_->data + first, ignoring, ignored, total});
-    logits += (stop - first) * stride;
-    first = stop;
-  }
+  for_each_loss(
+      kernels_, logits, stride, count, classes_, labels_->data + first, *labels_,
+      [&](std::int64_t s, double loss) { partial_[block_[first + s] * paths_ + path] += loss; });
 }
 
 void LossSums::finish(float* losses) const {

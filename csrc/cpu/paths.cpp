@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/executor.h"
+#include "cpu/losses.h"
 
 namespace marketplace::cpu {
 
@@ -112,12 +113,12 @@ class PathRun {
       scatter(reinterpret_cast<std::byte*>(results_.out), classes * 4, samples, count, in);
     if (!results_.losses) return;
     const Labels& labels = *results_.labels;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const float* logits = reinterpret_cast<const float*>(in) + i * classes;
-      results_.losses[samples[i]] = static_cast<float>(executor_.kernels_.cross_entropy(
-          {logits, classes, 1, classes, labels.data + samples[i], labels.ignore_index.has_value(),
-           labels.ignore_index.value_or(0), 0.0}));
-    }
+    const auto* logits = reinterpret_cast<const float*>(in);
+    for (std::int64_t i = 0; i < count; ++i)
+      for_each_loss(executor_.kernels_, logits + i * classes, classes, 1, classes,
+                    labels.data + samples[i], labels, [&](std::int64_t, double loss) {
+                      results_.losses[samples[i]] = static_cast<float>(loss);
+                    });
   }
 
   CpuExecutor& executor_;

@@ -117,7 +117,7 @@ struct CrossEntropyArgs {
   const std::int32_t* labels;  // (samples)
   bool has_ignore;
   std::int32_t ignore;
-  double total;  // the sum so far; samples are added to it one by one
+  double* losses;  // (samples), 0 where the label is ignored
 };
 
 enum class Unary : int { relu, gelu, gelu_tanh, sigmoid, tanh };
@@ -166,8 +166,7 @@ struct KernelTable {
   void (*accumulate_delta)(std::uint64_t seed, std::uint32_t counter, float amplitude,
                            float coefficient, std::int64_t half, std::int64_t first,
                            std::int64_t count, float* out0, float* out1);
-  // total plus the cross-entropy of every sample; labels equal to `ignore` count nothing
-  double (*cross_entropy)(const CrossEntropyArgs&);
+  void (*cross_entropy)(const CrossEntropyArgs&);
   // out = a + scale * b
   void (*add_scaled)(const float* a, const float* b, float scale, float* out, std::int64_t count);
   // Node perturbation, see signs.h; words: (pixels, ceil(channels / 32)).

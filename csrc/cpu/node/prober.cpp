@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/losses.h"
+
 namespace marketplace::cpu {
 namespace {
 
@@ -192,7 +194,14 @@ void CpuNodeProber::run_leader(const Tile& tile, const float* in) {
     if (!stage.last)
       stage.channelwise().run(0, tile.count, sum, input_of(l + 1), scratch, statistics);
   }
+  for_each_loss(kernels_, floats(kept_.back().sum) + tile.first * classes_, classes_, tile.count,
+                classes_, first_label(tile), *tile.block.labels,
+                [&](std::int64_t b, double loss) { losses_[tile.first + b] = loss; });
   for (std::int64_t b = 0; b < tile.count; ++b) close_form(tile, b);
+}
+
+const std::int32_t* CpuNodeProber::first_label(const Tile& tile) {
+  return tile.block.labels->data + tile.block.first + tile.first;
 }
 
 // What the gradient of a stage needs of a tile: its input, and the size of the noise, in units of
@@ -209,22 +218,12 @@ void CpuNodeProber::keep(std::size_t l, const Tile& tile) {
   }
 }
 
-// Of sample b of a tile.
-double CpuNodeProber::loss(const Tile& tile, std::int64_t b, const float* logits) const {
-  const Labels& labels = *tile.block.labels;
-  const std::int32_t* label = labels.data + tile.block.first + tile.first + b;
-  return kernels_.cross_entropy({logits, classes_, 1, classes_, label,
-                                 labels.ignore_index.has_value(), labels.ignore_index.value_or(0),
-                                 0.0});
-}
-
-// Loss of sample b of a tile, and its derivative by the logits: softmax minus one-hot.
+// The derivative of sample b's loss by the logits: softmax minus one-hot.
 void CpuNodeProber::close_form(const Tile& tile, std::int64_t b) {
   const std::int64_t sample = tile.first + b;
   const float* logits = floats(kept_.back().sum) + sample * classes_;
-  losses_[sample] = loss(tile, b, logits);
   const Labels& labels = *tile.block.labels;
-  const std::int32_t label = labels.data[tile.block.first + sample];
+  const std::int32_t label = first_label(tile)[b];
   float* errors = floats(tile.workspace.errors);
   if (labels.ignore_index && label == *labels.ignore_index) {
     std::fill_n(errors, classes_, 0.0f);
@@ -319,9 +318,10 @@ void CpuNodeProber::measure(std::size_t l, std::int64_t channel, const Tile& til
     logits = floats(workspace.logits);
   }
   float* changes = floats(workspace.changes) + channel;
-  for (std::int64_t b = 0; b < tile.count; ++b)
-    changes[b * stage.channels] =
-        static_cast<float>(loss(tile, b, logits + b * classes_) - losses_[tile.first + b]);
+  for_each_loss(kernels_, logits, classes_, tile.count, classes_, first_label(tile),
+                *tile.block.labels, [&](std::int64_t b, double loss) {
+                  changes[b * stage.channels] = static_cast<float>(loss - losses_[tile.first + b]);
+                });
 }
 
 void CpuNodeProber::gather_gradients(std::int64_t count,

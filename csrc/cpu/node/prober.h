@@ -66,7 +66,7 @@ class CpuNodeProber : public NodeProber {
   void follow(std::size_t stage, std::int64_t probe, const Tile& tile);
   void measure(std::size_t stage, std::int64_t channel, const Tile& tile);
   void gather_gradients(std::int64_t count, std::vector<std::vector<float>>& gradients);
-  double loss(const Tile& tile, std::int64_t b, const float* logits) const;
+  static const std::int32_t* first_label(const Tile& tile);
 
   Models models_;
   const KernelTable& kernels_;
