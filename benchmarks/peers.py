@@ -137,6 +137,7 @@ class Peers:
             task = fresh.Task(row.contender, problem, row.dtype, self.options.threads)
             measured = fresh.measure(task)
             row.peak_bytes = measured["peak_bytes"]
+            row.working_bytes = measured["peak_bytes"] - measured["ready_bytes"]
             row.fresh_first_ms, row.fresh_later_ms = measured["first_ms"], measured["later_ms"]
 
     def finish(self) -> dict[str, Any]:

@@ -14,19 +14,22 @@ class Goals:
     """What a device is to reach, by dtype.
 
     How many times faster than the best peer, with convolutions and without; the least share of peak
-    on the tree cases; how many times faster than some libraries; TFLOP/s by case.
+    on the tree cases; how many times faster than some libraries; TFLOP/s by case; the most host
+    memory beside weights and batch, panels of the vendors' weights included.
     """
 
     ratio: dict[str, tuple[float, float]]
     share: dict[str, float] = dataclasses.field(default_factory=dict)
     families: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     tflops: dict[tuple[str, str], float] = dataclasses.field(default_factory=dict)
+    working_mb: float | None = None
 
 
 CPU_GOALS = Goals(  # two AVX-512 cores
     ratio={"float32": (1.3, 1.0), "bfloat16": (1.4, 1.0)},
     share={"float32": 0.70, "bfloat16": 0.55},
     families={"float32": {"jax": 4.0, "tinygrad": 10.0}},
+    working_mb=64.0,
 )
 GPU_GOALS = Goals(  # one H200
     ratio={"float32": (1.0, 1.0), "bfloat16": (3.0, 1.0)},
@@ -52,7 +55,8 @@ class Row:
     share_of_peak: float
     loss_difference: float  # largest, relative to our float32 losses
     losses_agree: bool
-    peak_bytes: float | None = None  # of a process of its own, as the next two
+    peak_bytes: float | None = None  # of a process of its own, as the next three
+    working_bytes: float | None = None  # of the peak, beyond weights and batch
     fresh_first_ms: float | None = None
     fresh_later_ms: float | None = None
     ratio_to_best_peer: float | None = None  # above 1: faster than every peer
@@ -146,6 +150,11 @@ def _judge(ours: Row, peers: Sequence[Row], goals: Goals) -> list[str]:
     if ours.fresh_first_ms is not None and ours.fresh_later_ms is not None:
         first = ours.fresh_first_ms / ours.fresh_later_ms
         found.append(_verdict("first run / later", first, FIRST_RUN, at_most=True))
+    if ours.working_bytes is not None and goals.working_mb is not None:
+        working = ours.working_bytes / MIB
+        found.append(
+            _verdict("MB beside weights and batch", working, goals.working_mb, at_most=True)
+        )
     return found
 
 
