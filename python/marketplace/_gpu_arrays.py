@@ -66,6 +66,8 @@ class Call:
 
     def samples(self, x: Any) -> Samples:
         """Give market data: uint8 or float32, at least one axis, contiguous."""
+        if isinstance(x, _core.DeviceTensor):
+            return x  # borrowed by the call that this one is a part of
         if not is_gpu_array(x):
             return market_input(x, self.op)
         tensor = self._borrow(x, "x")
@@ -77,6 +79,8 @@ class Call:
 
     def labels(self, y: Any, batch: int, on_host: bool) -> Labels:
         """Give labels ``(B,)``; ``on_host``: where they are read by what runs on the host."""
+        if isinstance(y, _core.DeviceTensor):
+            return y
         if not is_gpu_array(y):
             return labels_input(y, self.op, batch)
         tensor = self._borrow(y, "y")
@@ -85,6 +89,11 @@ class Call:
         if tensor.shape != (batch,):
             raise refusal(ValueError, self.op, f"y of shape ({batch},)", tensor.shape)
         return labels_input(tensor.numpy(), self.op, batch) if on_host else tensor
+
+    def batch(self, x: Any, y: Any, on_host: bool) -> tuple[Samples, Labels]:
+        """Give samples and their labels; see ``samples`` and ``labels``."""
+        samples = self.samples(x)
+        return samples, self.labels(y, samples.shape[0], on_host)
 
     def finish(self, results: Samples) -> Tensor | DeviceArray:
         """Give results to the caller, who has them in the order of its stream."""
@@ -141,11 +150,20 @@ class Call:
         return tensor
 
 
-def rows(array: Any, first: int, last: int) -> Any:
-    """Give some of an array's rows, without a copy."""
-    if isinstance(array, _core.DeviceTensor):
-        return array.rows(first, last)
-    return array[first:last]
+def cut(x: Samples, y: Labels, count: int, op: str) -> list[tuple[Samples, Labels]]:
+    """Cut samples into minibatches of equal size, without a copy."""
+    samples = x.shape[0]
+    if count > 1 and (samples == 0 or samples % count):
+        wanted = f"samples that {count} minibatches can share"
+        raise refusal(ValueError, op, wanted, f"{samples} samples")
+    size = samples // count
+    ends = [(k * size, (k + 1) * size) for k in range(count)]
+    return [(_rows(x, *pair), _rows(y, *pair)) for pair in ends]
+
+
+def _rows(array: Any, first: int, last: int) -> Any:
+    is_there = isinstance(array, _core.DeviceTensor)
+    return array.rows(first, last) if is_there else array[first:last]
 
 
 def with_leading_axis(array: Any) -> Any:

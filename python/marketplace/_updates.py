@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from ._arrays import F32, I32, integer, refusal
 from ._classes import class_losses
-from ._gpu_arrays import Call, Labels, Samples, is_gpu_array, rows
+from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
 from ._recording import AS_IS, Draw, Recorder, describe_draw
 from ._scores import topk
 from ._sharing import Minibatch, Sharing
@@ -46,12 +46,7 @@ class UpdateParts(StepParts, abc.ABC):
         return self._native.replica
 
     def probe(
-        self,
-        x: Any,
-        y: Any,
-        ignore_index: int | None = None,
-        *,
-        stream: Any = None,
+        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
     ) -> tuple[F32, I32]:
         """Compute the loss of every path of the plan on one batch.
 
@@ -89,15 +84,10 @@ class UpdateParts(StepParts, abc.ABC):
         same kind (``__dlpack__`` or ``__cuda_array_interface__``). They are copied from device to
         device, behind the work that makes them; labels come to the host for a scatter or classes.
         """
-        return self._probe("probe", *self._batch("probe", x, y, stream), ignore_index, False)
+        return self._probe("probe", x, y, ignore_index, stream, further=False)
 
     def accumulate(
-        self,
-        x: Any,
-        y: Any,
-        ignore_index: int | None = None,
-        *,
-        stream: Any = None,
+        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
     ) -> tuple[F32, I32]:
         """Probe one more minibatch with the same vendors; give the losses' mean so far.
 
@@ -131,9 +121,10 @@ class UpdateParts(StepParts, abc.ABC):
         Batch norms take over the statistics of every minibatch at the next step. Under a meta
         learning rate the minibatches themselves are kept until then: the line search runs on all.
         """
-        return self._accumulate(
-            "accumulate", *self._batch("accumulate", x, y, stream), ignore_index
-        )
+        loss, paths = self._probe("accumulate", x, y, ignore_index, stream, self._count > 0)
+        if self._count > 1:
+            loss = (self._total / self._count).astype(np.float32)
+        return loss, paths
 
     def add_replica(
         self,
@@ -233,12 +224,12 @@ class UpdateParts(StepParts, abc.ABC):
         """
         replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
         count = integer(forward_pass, "train_step", "forward_pass", 1)
-        minibatches = _cut("train_step", *self._batch("train_step", x, y, stream), count)
+        minibatches = cut(*self._batch("train_step", x, y, stream), count, "train_step")
         try:
             for replica in range(replicas):
                 self._start_over()
                 for part, labels in minibatches:
-                    loss, paths = self._accumulate("train_step", part, labels, ignore_index)
+                    loss, paths = self.accumulate(part, labels, ignore_index)
                 if replica < replicas - 1:
                     self.add_replica(loss, paths, unit_vector_mode)
             self.step(loss, paths, unit_vector_mode)
@@ -319,23 +310,14 @@ class UpdateParts(StepParts, abc.ABC):
         if self._sharing is not None and (is_gpu_array(x) or is_gpu_array(y)):
             wanted = "x and y in host memory with shared probes"
             raise refusal(TypeError, op, wanted, "an array on a GPU")
-        call = Call(op, self._market.engine, stream)
-        samples = call.samples(x)
         on_host = self.plan not in ("tree", "star") or self.classes is not None
-        return samples, call.labels(y, samples.shape[0], on_host)
-
-    def _accumulate(
-        self, op: str, x: Samples, labels: Labels, ignore_index: int | None
-    ) -> tuple[F32, I32]:
-        loss, paths = self._probe(op, x, labels, ignore_index, further=self._count > 0)
-        if self._count > 1:
-            loss = (self._total / self._count).astype(np.float32)
-        return loss, paths
+        return Call(op, self._market.engine, stream).batch(x, y, on_host)
 
     def _probe(
-        self, op: str, x: Samples, labels: Labels, ignore_index: int | None, further: bool
+        self, op: str, x: Any, y: Any, ignore_index: int | None, stream: Any, further: bool
     ) -> tuple[F32, I32]:
-        loss, paths = self._losses(self._ready(), (x, labels, ignore_index), further)
+        batch, labels = self._batch(op, x, y, stream)
+        loss, paths = self._losses(self._ready(), (batch, labels, ignore_index), further)
         if not further:
             self._start_over()
         elif self._total.shape != loss.shape:
@@ -344,7 +326,7 @@ class UpdateParts(StepParts, abc.ABC):
         self._total = self._total + loss.astype(np.float64)
         self._count += 1
         if self.meta_learning_rate is not None:
-            self._minibatches.append((x.copy(), labels.copy(), ignore_index))
+            self._minibatches.append((batch.copy(), labels.copy(), ignore_index))
         return loss, paths
 
     def _losses(
@@ -411,15 +393,3 @@ class UpdateParts(StepParts, abc.ABC):
         """Tell whether no line search is under way."""
         specs = range(len(self.marketplace))
         return all(self._native.weights(spec).kind == "seeded" for spec in specs)
-
-
-def _cut(op: str, x: Samples, y: Labels, count: int) -> list[tuple[Samples, Labels]]:
-    """Cut samples into minibatches of equal size."""
-    samples = x.shape[0]
-    if count > 1 and (samples == 0 or samples % count):
-        wanted = f"samples that {count} minibatches can share"
-        raise refusal(ValueError, op, wanted, f"{samples} samples")
-    size = samples // count
-    return [
-        (rows(x, k * size, (k + 1) * size), rows(y, k * size, (k + 1) * size)) for k in range(count)
-    ]
