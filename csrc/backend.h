@@ -137,8 +137,8 @@ class NodeProber {
 };
 
 // Memory and streams that a backend's devices share with other libraries, without the host between.
-// A stream is its handle (cudaStream_t, hipStream_t). Each device has one of ours, behind which calls
-// begin that touch its memory, and which is behind them in turn.
+// A stream is its handle (cudaStream_t, hipStream_t). Each device has one of ours, behind which
+// calls begin that touch its memory, and which is behind them in turn.
 class Exchange {
  public:
   virtual ~Exchange() = default;

@@ -54,8 +54,8 @@ DeviceTensor view_of(std::shared_ptr<Exchange> exchange, std::shared_ptr<void> m
          "an array on DLPack device type " + std::to_string(type));
   if (!is_row_major(tensor))
     fail(argument.op, argument.name + " as a C-contiguous array", "a strided one");
-  DeviceTensor view{std::move(exchange), std::move(memory), nullptr, tensor.device.index,
-                    tensor.dtype,        {}};
+  DeviceTensor view{std::move(exchange), std::move(memory), nullptr,
+                    tensor.device.index, tensor.dtype,      {}};
   view.shape.assign(tensor.shape, tensor.shape + tensor.axes);
   if (tensor.data != nullptr) view.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   return view;
@@ -102,8 +102,7 @@ DeviceTensor borrow(std::shared_ptr<Exchange> exchange, const py::object& owner,
                     std::uint8_t bits, const std::string& op, const std::string& name) {
   DeviceTensor view{std::move(exchange), keep(owner), nullptr, kHost, {code, bits, 1}, shape};
   view.data = reinterpret_cast<std::byte*>(address);
-  view.device =
-      view.bytes() == 0 ? view.exchange->leader() : view.exchange->device_of(view.data);
+  view.device = view.bytes() == 0 ? view.exchange->leader() : view.exchange->device_of(view.data);
   if (view.device == kHost)
     fail(ErrorKind::type, op, name + " in memory of a " + view.exchange->kind() + " device",
          "an address of none");
@@ -188,7 +187,8 @@ DeviceTensor reshape(const DeviceTensor& self, const Shape& shape) {
 
 DeviceTensor rows(const DeviceTensor& self, std::int64_t first, std::int64_t last) {
   if (self.shape.empty() || first < 0 || first > last || last > self.shape[0])
-    fail("rows", "a range of the first axis", std::to_string(first) + " to " + std::to_string(last));
+    fail("rows", "a range of the first axis",
+         std::to_string(first) + " to " + std::to_string(last));
   DeviceTensor view = self;
   view.shape[0] = last - first;
   const std::int64_t row = self.shape[0] == 0 ? 0 : self.bytes() / self.shape[0];

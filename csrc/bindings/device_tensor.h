@@ -28,5 +28,4 @@ struct DeviceTensor {
 // Float32 of the exchange's leader, not written yet.
 DeviceTensor make_device_tensor(std::shared_ptr<Exchange> exchange, Shape shape);
 
-
 }  // namespace marketplace::bindings

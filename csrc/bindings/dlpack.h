@@ -1,4 +1,5 @@
-// The part of DLPack's C interface that capsules carry: https://dmlc.github.io/dlpack/latest/c_api.html
+// The part of DLPack's C interface that capsules carry:
+// https://dmlc.github.io/dlpack/latest/c_api.html
 #pragma once
 
 #include <cstdint>
@@ -6,7 +7,14 @@
 namespace marketplace::dlpack {
 
 enum DeviceType : std::int32_t { kCuda = 2, kRocm = 10, kCudaManaged = 13 };
-enum TypeCode : std::uint8_t { kInt = 0, kUint = 1, kFloat = 2, kBfloat = 4, kComplex = 5, kBool = 6 };
+enum TypeCode : std::uint8_t {
+  kInt = 0,
+  kUint = 1,
+  kFloat = 2,
+  kBfloat = 4,
+  kComplex = 5,
+  kBool = 6
+};
 
 struct Device {
   std::int32_t type;

@@ -24,7 +24,8 @@ struct Device {
   int index;
   DType dtype;
   DeviceInfo info;
-  std::shared_ptr<Doors> doors = std::make_shared<Doors>();  // all devices of a backend share theirs
+  std::shared_ptr<Doors> doors =
+      std::make_shared<Doors>();  // all devices of a backend share theirs
   Pool pool;
 };
 

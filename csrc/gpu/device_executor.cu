@@ -133,10 +133,10 @@ Session& DeviceExecutor::begin(const Request& request) {
   copy_to_device(at<void>(found.arena.upload + from), staging + from, found.upload.bytes - from,
                  stream_);
   wait_for_incoming(request);
-  bring_incoming(request, found,
-                 {at<std::byte>(found.arena.upload),
-                  at<IncomingReport>(found.arena.results + found.report)},
-                 lowered_->programs.back().output_size, stream_);
+  bring_incoming(
+      request, found,
+      {at<std::byte>(found.arena.upload), at<IncomingReport>(found.arena.results + found.report)},
+      lowered_->programs.back().output_size, stream_);
   return found;
 }
 

@@ -12,8 +12,8 @@ Stream borrowed(std::uintptr_t handle, int device) {
   return Stream::borrow(reinterpret_cast<cudaStream_t>(handle), device);
 }
 
-// Memory that other libraries may hold. Whoever lets go of it last may still have work in the default
-// stream, which is the only one of theirs that is sure to exist.
+// Memory that other libraries may hold. Whoever lets go of it last may still have work in the
+// default stream, which is the only one of theirs that is sure to exist.
 struct Block {
   ~Block() {
     try {

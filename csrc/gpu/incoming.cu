@@ -1,8 +1,7 @@
-#include "gpu/incoming.h"
-
 #include <algorithm>
 
 #include "batch_checks.h"
+#include "gpu/incoming.h"
 
 namespace marketplace::gpu {
 namespace {

@@ -49,7 +49,7 @@ struct Session {
   Schedule schedule;
   std::vector<LeaderPlace> leaders;
   std::int64_t report = 0;  // bytes into the results, IncomingReport where something is checked
-  DeviceMemory table;  // Schedule::table
+  DeviceMemory table;       // Schedule::table
   Graph graph;
   std::int64_t graph_generation = -1;  // of the arena that the graph was recorded with
   std::int64_t runs = 0;

@@ -85,7 +85,8 @@ UploadPlan plan_upload(const std::vector<Program>& programs, const Request& requ
   plan.labels = extent.add(request.labels ? request.batch->size * 4 : 0);
   plan.counted = extent.add(8);
   const bool labels_there = request.labels != nullptr && request.labels->data == nullptr;
-  plan.raw_labels = extent.add(labels_there ? request.batch->size * request.labels->there.bytes : 0);
+  plan.raw_labels =
+      extent.add(labels_there ? request.batch->size * request.labels->there.bytes : 0);
   for (std::size_t i = 0; i < programs.size(); ++i) {
     const VendorWeights& weights = (*request.weights)[i];
     const std::int64_t values =
