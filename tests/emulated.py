@@ -188,6 +188,10 @@ _USED = {name: b"used_" + name for name in (b"dltensor", b"dltensor_versioned")}
 _CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
 
 
+_exported: list = []
+_deleters: list = []  # code that may be running when its array goes
+
+
 class DlpackArray(Memory):
     """An array that gives DLPack capsules; what was asked of it, and how often one was deleted."""
 
@@ -219,14 +223,17 @@ class DlpackArray(Memory):
     def _capsule(self):
         def delete(_):
             self.deleted += 1
+            _exported.remove(self)
 
         deleter = _Deleter(delete)
+        _exported.append(self)  # a capsule keeps its array
         if self.versioned:
             major = self.changed.get("major", 1)
             managed = _Versioned(major=major, deleter=deleter, tensor=self._tensor())
         else:
             managed = _Managed(deleter=deleter, tensor=self._tensor())
-        self.kept += [managed, deleter]
+        self.kept.append(managed)
+        _deleters.append(deleter)
         name = b"dltensor_versioned" if self.versioned else b"dltensor"
         return _api.PyCapsule_New(_C.addressof(managed), name, None)
 

@@ -122,6 +122,26 @@ def test_one_path_for_every_sample():
 
 
 @several
+def test_samples_of_another_device_with_paths_and_line_searches():
+    x, y = batch(CONV_SHAPE)
+    paths = np.arange(15).reshape(5, 3) % 2
+    for engine in ("cuda:0", GPUS[:2]):
+        built, opt = make(CONV, device=engine)
+        expected = forward_with_paths(built.specs, x, paths, opt)
+        with deferred():
+            same_bits(
+                forward_with_paths(built.specs, DlpackArray(x, device=1), paths, opt), expected
+            )
+        steps = []
+        for samples in (x, DlpackArray(x, device=1)):
+            built, opt = make(CONV, device=engine, meta_learning_rate=0.5)
+            with deferred():
+                opt.step(*opt.probe(samples, y))
+            steps.append(opt.probe(x, y)[0])
+        same_bits(*steps)
+
+
+@several
 @pytest.mark.parametrize("engine", ["cuda:0", "cuda:1", GPUS[:2]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_arrays_of_another_device_are_copied_from_there(kind, engine):
