@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "batch_checks.h"
+#include "core/batch_checks.h"
 #include "gpu/incoming.h"
 
 namespace marketplace::gpu {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include "batch_checks.h"
+#include "core/batch_checks.h"
 #include "core/error.h"
 #include "graph/chain.h"
 #include "market/plan.h"
