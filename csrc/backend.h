@@ -55,17 +55,41 @@ struct VendorWeights {
   }
 };
 
+// Where an array lies: in the host's memory, or in that of a device which Exchange knows, by index.
+inline constexpr int kHost = -1;
+
 // Samples as they arrive: (input_count, B, *sample_shape), row-major.
 struct Batch {
   const void* data = nullptr;
   DType dtype = DType::float32;
   std::int64_t size = 0;  // B
   Shape sample_shape;
+  int device = kHost;
+};
+
+// Integers of some width in a device's memory.
+struct DeviceIntegers {
+  const void* data = nullptr;  // (B,)
+  int device = kHost;
+  int bytes = 0;  // of one: 1, 2, 4 or 8
+  bool is_signed = true;
 };
 
 struct Labels {
-  const std::int32_t* data = nullptr;  // (B,)
+  const std::int32_t* data = nullptr;  // (B,); nullptr where a device has them
   std::optional<std::int32_t> ignore_index;
+  DeviceIntegers there;
+};
+
+// Where results go, row-major float32.
+struct Output {
+  Output(float* to) : data(to) {}
+  Output(float* to, int where, bool waited_for) : data(to), device(where), waits(waited_for) {}
+  float* data = nullptr;
+  int device = kHost;
+  // On a device: whether the call returns when they are there, or has put all work in order behind
+  // Exchange::stream. The values of a batch on a device are checked only by calls that wait.
+  bool waits = true;
 };
 
 // What to tell of every sample that takes a path of its own; what is null is left out.
@@ -88,9 +112,9 @@ class Executor {
                       LeaderStatistics* leader) = 0;
   // out (P, B, *output_shape), batch statistics in batch norms.
   virtual void forward(const Plan& plan, const std::vector<VendorWeights>& weights,
-                       const Batch& batch, float* out, LeaderStatistics* leader) = 0;
+                       const Batch& batch, const Output& out, LeaderStatistics* leader) = 0;
   // out (B, *output_shape): base weights, running statistics.
-  virtual void infer(const Batch& batch, float* out) = 0;
+  virtual void infer(const Batch& batch, const Output& out) = 0;
   // Sample b runs vendor paths[b, i] of spec i; running statistics.
   virtual void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                              const std::int32_t* paths, const SampleResults& results) = 0;
@@ -112,12 +136,36 @@ class NodeProber {
                        std::vector<std::vector<float>>& gradients) = 0;
 };
 
+// Memory and streams that a backend's devices share with other libraries, without the host between.
+// A stream is its handle (cudaStream_t, hipStream_t). Each device has one of ours, behind which
+// calls begin that touch its memory, and which is behind them in turn.
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+  virtual std::string kind() const = 0;  // "cuda", "hip"
+  virtual int leader() const = 0;        // the device that results are left on
+  // The device whose memory this is, or kHost.
+  virtual int device_of(const void* data) = 0;
+  virtual std::uintptr_t stream(int device) = 0;
+  // Our stream waits for what is in the other now, and the other way round.
+  virtual void wait_for(int device, std::uintptr_t other) = 0;
+  virtual void go_before(int device, std::uintptr_t other) = 0;
+  // Memory of the leader's. It comes back when the last owner goes, behind what our stream and the
+  // device's default stream hold then.
+  virtual std::shared_ptr<void> allocate(std::int64_t bytes) = 0;
+  // To the leader's memory, in the order of its stream; to the host's, waiting.
+  virtual void copy(void* to, const void* from, int from_device, std::int64_t bytes) = 0;
+  virtual void copy_to_host(void* to, const void* from, int from_device, std::int64_t bytes) = 0;
+};
+
 class Backend : public std::enable_shared_from_this<Backend> {
  public:
   virtual ~Backend() = default;
   virtual std::string device() const = 0;
   virtual DType dtype() const = 0;
   virtual int threads() const = 0;
+  // Null where batches and results lie in the host's memory only.
+  virtual std::shared_ptr<Exchange> exchange() { return nullptr; }
 
   virtual std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                             const Shape& input_shape) = 0;

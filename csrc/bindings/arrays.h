@@ -5,9 +5,12 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "backend.h"
+#include "bindings/device_tensor.h"
 #include "core/error.h"
 
 namespace marketplace::bindings {
@@ -34,37 +37,96 @@ Array<T> to_array(const std::vector<T>& values) {
   return to_array(values, {static_cast<py::ssize_t>(values.size())});
 }
 
-// x (B, *sample), or (U, B, *sample) when `stacked`; uint8 or float32, C-contiguous.
-inline Batch borrow_batch(const py::array& x, bool stacked, std::int64_t inputs) {
+// x (B, *sample), or (U, B, *sample) when `stacked`, of an array's dtype and shape.
+inline Batch make_batch(const std::string& dtype, const Shape& shape, bool stacked,
+                        std::int64_t inputs) {
+  if (dtype != "uint8" && dtype != "float32")
+    fail(ErrorKind::type, "batch", "x of dtype uint8 or float32", dtype);
+  const std::size_t first = stacked ? 2 : 1;
+  if (shape.size() < first)
+    fail("batch", "x (B, ...)", std::to_string(shape.size()) + " dimensions");
+  if (stacked && shape[0] < inputs)
+    fail("batch", std::to_string(inputs) + " upstream results", std::to_string(shape[0]));
   Batch batch;
-  if (py::isinstance<py::array_t<std::uint8_t>>(x))
-    batch.dtype = DType::uint8;
-  else if (!py::isinstance<py::array_t<float>>(x))
-    fail(ErrorKind::type, "batch", "x of dtype uint8 or float32",
-         py::str(x.dtype()).cast<std::string>());
-  if (!(x.flags() & py::array::c_style)) fail("batch", "a C-contiguous array", "a strided one");
-  const py::ssize_t first = stacked ? 2 : 1;
-  if (x.ndim() < first) fail("batch", "x (B, ...)", std::to_string(x.ndim()) + " dimensions");
-  if (stacked && x.shape(0) < inputs)
-    fail("batch", std::to_string(inputs) + " upstream results", std::to_string(x.shape(0)));
-  batch.data = x.data();
-  batch.size = x.shape(first - 1);
-  for (py::ssize_t i = first; i < x.ndim(); ++i) batch.sample_shape.push_back(x.shape(i));
+  batch.dtype = dtype == "uint8" ? DType::uint8 : DType::float32;
+  batch.size = shape[first - 1];
+  batch.sample_shape.assign(shape.begin() + static_cast<std::ptrdiff_t>(first), shape.end());
   return batch;
+}
+
+// A NumPy array or a DeviceTensor, C-contiguous.
+inline Batch borrow_batch(const py::object& x, bool stacked, std::int64_t inputs) {
+  if (py::isinstance<DeviceTensor>(x)) {
+    const auto& there = x.cast<const DeviceTensor&>();
+    Batch batch = make_batch(there.dtype_name(), there.shape, stacked, inputs);
+    batch.data = there.data;
+    batch.device = there.device;
+    return batch;
+  }
+  const auto array = x.cast<py::array>();
+  if (!(array.flags() & py::array::c_style)) fail("batch", "a C-contiguous array", "a strided one");
+  Batch batch = make_batch(py::str(array.dtype()).cast<std::string>(),
+                           Shape(array.shape(), array.shape() + array.ndim()), stacked, inputs);
+  batch.data = array.data();
+  return batch;
+}
+
+inline void check_labels_shape(const Shape& shape, std::int64_t batch) {
+  if (shape != Shape{batch})
+    fail("cross_entropy", "labels (" + std::to_string(batch) + ",)", to_string(shape));
 }
 
 inline Labels borrow_labels(const Array<std::int32_t>& labels, std::int64_t batch,
                             std::optional<std::int32_t> ignore_index) {
-  if (labels.ndim() != 1 || labels.shape(0) != batch)
-    fail("cross_entropy", "labels (" + std::to_string(batch) + ",)",
-         py::str(labels.attr("shape")).cast<std::string>());
-  return {labels.data(), ignore_index};
+  check_labels_shape(Shape(labels.shape(), labels.shape() + labels.ndim()), batch);
+  return {labels.data(), ignore_index, {}};
+}
+
+inline Labels borrow_labels(const DeviceTensor& labels, std::int64_t batch,
+                            std::optional<std::int32_t> ignore_index) {
+  check_labels_shape(labels.shape, batch);
+  const bool is_signed = labels.dtype.code == dlpack::kInt;
+  if (labels.dtype.lanes != 1 || (!is_signed && labels.dtype.code != dlpack::kUint))
+    fail(ErrorKind::type, "cross_entropy", "labels of an integer dtype", labels.dtype_name());
+  return {nullptr,
+          ignore_index,
+          {labels.data, labels.device, static_cast<int>(labels.item_bytes()), is_signed}};
+}
+
+using AnyLabels = std::variant<DeviceTensor, Array<std::int32_t>>;
+
+inline Labels borrow_labels(const AnyLabels& labels, std::int64_t batch,
+                            std::optional<std::int32_t> ignore_index) {
+  return std::visit([&](const auto& given) { return borrow_labels(given, batch, ignore_index); },
+                    labels);
 }
 
 // An uninitialised (leading..., B, *shape) float32 array.
 inline Array<float> output_array(std::vector<py::ssize_t> leading, const Shape& shape) {
   leading.insert(leading.end(), shape.begin(), shape.end());
   return Array<float>(leading);
+}
+
+// Where a call's results are wanted: on the host, or on the leading device, waited for or not.
+struct Place {
+  bool on_device = false, waits = true;
+};
+
+// Room for results (leading..., B, *shape): the Python object, and where the engine writes.
+inline std::pair<py::object, Output> make_output(Backend& backend, const Place& place,
+                                                 std::vector<py::ssize_t> leading,
+                                                 const Shape& shape) {
+  if (!place.on_device) {
+    Array<float> out = output_array(std::move(leading), shape);
+    float* data = out.mutable_data();
+    return {std::move(out), Output(data)};
+  }
+  if (!backend.exchange()) fail("out", "a GPU for results on the device", backend.device());
+  Shape whole(leading.begin(), leading.end());
+  whole.insert(whole.end(), shape.begin(), shape.end());
+  DeviceTensor out = make_device_tensor(backend.exchange(), std::move(whole));
+  const Output output(reinterpret_cast<float*>(out.data), out.device, place.waits);
+  return {py::cast(std::move(out)), output};
 }
 
 }  // namespace marketplace::bindings

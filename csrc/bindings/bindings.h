@@ -8,6 +8,7 @@
 namespace marketplace::bindings {
 
 void bind_graph(pybind11::module_& module);
+void bind_device_tensor(pybind11::module_& module);
 void bind_market(pybind11::module_& module);
 void bind_optimizer(pybind11::module_& module);
 

@@ -3,8 +3,6 @@
 
 #include <pybind11/stl.h>
 
-#include <variant>
-
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "devices.h"
@@ -108,19 +106,21 @@ void bind_plan(py::module_& module) {
       });
 }
 
-Array<float> market_forward(Market& self, const BoundPlan& plan, const Weights& weights,
-                            const py::array& x) {
+py::object market_forward(Market& self, const BoundPlan& plan, const Weights& weights,
+                          const py::object& x, bool on_device, bool waits) {
   const Batch batch = borrow_batch(x, plan.stacked, plan.plan.input_count);
-  Array<float> out =
-      output_array({plan.plan.path_count(), batch.size}, self.output_shape(batch.sample_shape));
-  float* data = out.mutable_data();
-  const py::gil_scoped_release release;
-  self.forward(plan.plan, weights, batch, data);
+  auto [out, output] =
+      make_output(self.backend(), {on_device, waits}, {plan.plan.path_count(), batch.size},
+                  self.output_shape(batch.sample_shape));
+  {
+    const py::gil_scoped_release release;
+    self.forward(plan.plan, weights, batch, output);
+  }
   return out;
 }
 
 Array<float> market_losses(Market& self, const BoundPlan& plan, const Weights& weights,
-                           const py::array& x, const Array<std::int32_t>& labels,
+                           const py::object& x, const AnyLabels& labels,
                            std::optional<std::int32_t> ignore_index) {
   const Batch batch = borrow_batch(x, plan.stacked, plan.plan.input_count);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
@@ -131,16 +131,18 @@ Array<float> market_losses(Market& self, const BoundPlan& plan, const Weights& w
   return out;
 }
 
-Array<float> market_infer(Market& self, const py::array& x) {
+py::object market_infer(Market& self, const py::object& x, bool on_device, bool waits) {
   const Batch batch = borrow_batch(x, false, 1);
-  Array<float> out = output_array({batch.size}, self.output_shape(batch.sample_shape));
-  float* data = out.mutable_data();
-  const py::gil_scoped_release release;
-  self.infer(batch, data);
+  auto [out, output] = make_output(self.backend(), {on_device, waits}, {batch.size},
+                                   self.output_shape(batch.sample_shape));
+  {
+    const py::gil_scoped_release release;
+    self.infer(batch, output);
+  }
   return out;
 }
 
-Array<float> market_forward_paths(Market& self, const Weights& weights, const py::array& x,
+Array<float> market_forward_paths(Market& self, const Weights& weights, const py::object& x,
                                   const Array<std::int32_t>& paths) {
   const Batch batch = borrow_batch(x, false, 1);
   const auto depth = static_cast<py::ssize_t>(self.models().size());
@@ -180,7 +182,7 @@ Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& w
 
 py::tuple node_gradients(Market& self, const std::vector<std::int64_t>& counts,
                          const std::vector<Array<std::uint64_t>>& seeds, float scale,
-                         const py::array& x, const Array<std::int32_t>& labels,
+                         const py::object& x, const Array<std::int32_t>& labels,
                          std::optional<std::int32_t> ignore_index) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
@@ -213,6 +215,7 @@ void bind_engine(py::module_& module) {
       .def_property_readonly("device", &Backend::device)
       .def_property_readonly("dtype", [](const Backend& self) { return to_string(self.dtype()); })
       .def_property_readonly("threads", &Backend::threads)
+      .def_property_readonly("exchange", &Backend::exchange)
       .def("measure_peak", &Backend::measure_peak, py::arg("seconds"),
            py::call_guard<py::gil_scoped_release>())
       .def("measure_random", &Backend::measure_random, py::arg("seconds"),
@@ -242,13 +245,15 @@ void bind_market(py::module_& module) {
             return self.flops(plan.plan, input);
           },
           py::arg("plan"), py::arg("input_shape"))
-      .def("forward", &market_forward, py::arg("plan"), py::arg("weights"), py::arg("x"))
+      .def("forward", &market_forward, py::arg("plan"), py::arg("weights"), py::arg("x"),
+           py::arg("on_device") = false, py::arg("waits") = true)
       .def("losses", &market_losses, py::arg("plan"), py::arg("weights"), py::arg("x"),
            py::arg("labels"), py::arg("ignore_index"))
       .def("node_gradients", &node_gradients, py::arg("counts"), py::arg("seeds"), py::arg("scale"),
            py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
       .def("node_flops", &Market::node_flops, py::arg("counts"), py::arg("input_shape"))
-      .def("infer", &market_infer, py::arg("x"))
+      .def("infer", &market_infer, py::arg("x"), py::arg("on_device") = false,
+           py::arg("waits") = true)
       .def("forward_paths", &market_forward_paths, py::arg("weights"), py::arg("x"),
            py::arg("paths"))
       .def("apply_vendor", &Market::apply_vendor, py::arg("spec"), py::arg("weights"),

@@ -168,6 +168,7 @@ PYBIND11_MODULE(_core, module) {
   module.def("cross_entropy", &cross_entropy, py::arg("logits"), py::arg("labels"),
              py::arg("ignore_index"));
   bind_graph(module);
+  bind_device_tensor(module);
   bind_market(module);
   bind_optimizer(module);
 }

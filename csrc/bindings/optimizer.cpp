@@ -47,7 +47,7 @@ Array<std::int32_t> path_array(Optimizer& self) {
                   {plan.path_count(), static_cast<py::ssize_t>(plan.levels.size())});
 }
 
-py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+py::tuple probe(Optimizer& self, const py::object& x, const AnyLabels& labels,
                 std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
@@ -61,14 +61,14 @@ py::tuple probe(Optimizer& self, const py::array& x, const Array<std::int32_t>& 
   return py::make_tuple(to_array(found.losses), to_array(found.paths, {count, depth}));
 }
 
-py::tuple forward(Optimizer& self, const py::array& x, bool further) {
+py::tuple forward(Optimizer& self, const py::object& x, bool further, bool on_device, bool waits) {
   const Batch batch = borrow_batch(x, false, 1);
-  Array<float> out = output_array({self.plan().path_count(), batch.size},
-                                  self.market().output_shape(batch.sample_shape));
-  float* data = out.mutable_data();
+  auto [out, output] = make_output(self.market().backend(), {on_device, waits},
+                                   {self.plan().path_count(), batch.size},
+                                   self.market().output_shape(batch.sample_shape));
   {
     const py::gil_scoped_release release;
-    self.forward(batch, data, further);
+    self.forward(batch, output, further);
   }
   return py::make_tuple(out, path_array(self));
 }
@@ -207,7 +207,7 @@ void load_state(Optimizer& self, const py::dict& values) {
   self.options.seed = seed;
 }
 
-Array<float> probe_share(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+Array<float> probe_share(Optimizer& self, const py::object& x, const Array<std::int32_t>& labels,
                          std::optional<std::int32_t> ignore_index, std::int64_t first,
                          std::int64_t last) {
   const Batch batch = borrow_batch(x, false, 1);
@@ -220,7 +220,7 @@ Array<float> probe_share(Optimizer& self, const py::array& x, const Array<std::i
   return to_array(losses);
 }
 
-void probe_leader(Optimizer& self, const py::array& x, const Array<std::int32_t>& labels,
+void probe_leader(Optimizer& self, const py::object& x, const Array<std::int32_t>& labels,
                   std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
@@ -317,7 +317,8 @@ void bind_optimizer(py::module_& module) {
       .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("drop_replicas", &Optimizer::drop_replicas)
       .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
-      .def("forward", &forward, py::arg("x"), py::arg("further") = false)
+      .def("forward", &forward, py::arg("x"), py::arg("further") = false,
+           py::arg("on_device") = false, py::arg("waits") = true)
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("direction", &direction, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("gather", &gather, py::arg("loss"), py::arg("paths"), py::arg("mode"))

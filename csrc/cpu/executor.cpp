@@ -235,15 +235,15 @@ void CpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
 }
 
 void CpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
-                          const Batch& batch, float* out, LeaderStatistics* leader) {
-  Results results(out, batch.size, programs_.back().output_size);
+                          const Batch& batch, const Output& out, LeaderStatistics* leader) {
+  Results results(out.data, batch.size, programs_.back().output_size);
   Job job{plan, weights, batch, results, leader};
   plan_job(job);
   run_job(job);
 }
 
-void CpuExecutor::infer(const Batch& batch, float* out) {
-  Results results(out, batch.size, programs_.back().output_size);
+void CpuExecutor::infer(const Batch& batch, const Output& out) {
+  Results results(out.data, batch.size, programs_.back().output_size);
   Job job{base_plan_, base_weights_, batch, results, nullptr, true};
   plan_job(job);
   run_job(job);

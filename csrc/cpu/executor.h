@@ -25,8 +25,8 @@ class CpuExecutor : public Executor {
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* losses, LeaderStatistics* leader) override;
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
-               float* out, LeaderStatistics* leader) override;
-  void infer(const Batch& batch, float* out) override;
+               const Output& out, LeaderStatistics* leader) override;
+  void infer(const Batch& batch, const Output& out) override;
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                      const std::int32_t* paths, const SampleResults& results) override;
 

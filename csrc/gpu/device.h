@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "core/dtype.h"
+#include "gpu/doors.h"
 #include "gpu/runtime.h"
 
 namespace marketplace::gpu {
@@ -22,6 +24,8 @@ struct Device {
   int index;
   DType dtype;
   DeviceInfo info;
+  std::shared_ptr<Doors> doors =
+      std::make_shared<Doors>();  // all devices of a backend share theirs
   Pool pool;
 };
 

@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "gpu/device_executor.h"
+#include "gpu/incoming.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/kernels/elementwise.h"
 
@@ -128,8 +129,23 @@ Session& DeviceExecutor::begin(const Request& request) {
   make_room(found, *request.plan);
   std::byte* staging = reserve(staging_, found.upload.bytes);
   fill_upload(lowered_->programs, lowered_->models, request, found.upload, staging);
-  copy_to_device(at<void>(found.arena.upload), staging, found.upload.bytes, stream_);
+  const std::int64_t from = found.signature.samples_there ? found.upload.labels : 0;
+  copy_to_device(at<void>(found.arena.upload + from), staging + from, found.upload.bytes - from,
+                 stream_);
+  wait_for_incoming(request);
+  bring_incoming(
+      request, found,
+      {at<std::byte>(found.arena.upload), at<IncomingReport>(found.arena.results + found.report)},
+      lowered_->programs.back().output_size, stream_);
   return found;
+}
+
+void DeviceExecutor::wait_for_incoming(const Request& request) {
+  const auto wait_for = [&](int device) {
+    if (device != kHost) follow(stream_, device_->doors->at(device));
+  };
+  wait_for(request.batch->device);
+  if (request.labels) wait_for(request.labels->there.device);
 }
 
 // Every vendor's weights, as the products want them.
@@ -284,6 +300,7 @@ void DeviceExecutor::finish_losses(float* losses, LeaderStatistics* leader) {
   const DeviceGuard guard(device_->index);
   stream_.synchronize();
   const Session& session = sessions_.front();
+  check_report(session, nullptr);
   std::memcpy(losses, fetched_.get(), static_cast<std::size_t>(session.demand.paths()) * 4);
   read_statistics(session, leader);
 }
@@ -299,34 +316,75 @@ void DeviceExecutor::read_statistics(const Session& session, LeaderStatistics* l
   }
 }
 
-void DeviceExecutor::forward(const Request& request, float* out, const std::int64_t* paths,
-                             LeaderStatistics* leader) {
+void DeviceExecutor::check_report(const Session& session,
+                                  const std::vector<std::int64_t>* order) const {
+  const auto* report =
+      reinterpret_cast<const IncomingReport*>(fetched_.get<std::byte>() + session.report);
+  check_incoming(session, *report, lowered_->programs, at<std::byte>(session.arena.upload), order,
+                 stream_);
+}
+
+void DeviceExecutor::fetch_rows(const Session& session, const Chunk& chunk, std::int64_t first,
+                                std::int64_t samples, float* out, const std::int64_t* paths) {
+  const std::int64_t batch = session.demand.batch, each = lowered_->programs.back().output_size;
+  const std::int64_t bytes = chunk.rows * samples * each * 4;
+  const auto* values = reinterpret_cast<const float*>(reserve(fetched_, bytes));
+  copy_to_host(fetched_.get(), at<void>(session.arena.output.back()), bytes, stream_);
+  stream_.synchronize();
+  for (const std::int32_t row : chunk.plan_rows) {
+    const std::int64_t path = paths ? paths[row] : row;
+    std::copy_n(values, samples * each, out + (path * batch + first) * each);
+    values += samples * each;
+  }
+}
+
+// Rows that are neighbours in both places go together, where they hold all samples.
+void DeviceExecutor::leave_rows(const Session& session, const Chunk& chunk, std::int64_t first,
+                                std::int64_t samples, const Output& out,
+                                const std::int64_t* paths) {
+  const std::int64_t batch = session.demand.batch, each = lowered_->programs.back().output_size;
+  const auto* values = at<const float>(session.arena.output.back());
+  const auto path_of = [&](std::size_t r) {
+    return paths ? paths[chunk.plan_rows[r]] : std::int64_t{chunk.plan_rows[r]};
+  };
+  for (std::size_t r = 0, next = 0; r < chunk.plan_rows.size(); r = next) {
+    const std::int64_t path = path_of(r);
+    next = r + 1;
+    while (samples == batch && next < chunk.plan_rows.size() &&
+           path_of(next) == path + static_cast<std::int64_t>(next - r))
+      ++next;
+    const std::int64_t count = static_cast<std::int64_t>(next - r) * samples * each;
+    copy_peer(out.data + (path * batch + first) * each, out.device, values, device_->index,
+              count * 4, stream_);
+    values += count;
+  }
+}
+
+void DeviceExecutor::forward(const Request& request, const Output& out, const std::int64_t* paths,
+                             LeaderStatistics* leader, const std::vector<std::int64_t>* order) {
   const DeviceGuard guard(device_->index);
   const Session& session = begin(request);
+  const bool stays = out.device != kHost;
+  if (stays) follow(stream_, device_->doors->at(out.device));
   pack(session);
-  const std::int64_t batch = session.demand.batch, each = lowered_->programs.back().output_size;
-  std::byte* fetched =
-      reserve(fetched_, std::max(session.demand.result_bytes,
-                                 session.cut.rows.back() * session.cut.samples * each * 4));
+  const std::int64_t batch = session.demand.batch;
   for (std::int64_t first = 0; first < batch; first += session.cut.samples) {
     const std::int64_t samples = std::min(session.cut.samples, batch - first);
     load(session, first, samples);
     for (const Chunk& chunk : session.schedule.chunks) {
       run_chunk(session, chunk, first, samples);
       if (chunk.level + 1 < static_cast<int>(lowered_->programs.size())) continue;
-      const auto* values = reinterpret_cast<const float*>(fetched);
-      copy_to_host(fetched, at<void>(session.arena.output.back()), chunk.rows * samples * each * 4,
-                   stream_);
-      stream_.synchronize();
-      for (const std::int32_t row : chunk.plan_rows) {
-        const std::int64_t path = paths ? paths[row] : row;
-        std::copy_n(values, samples * each, out + (path * batch + first) * each);
-        values += samples * each;
-      }
+      if (stays)
+        leave_rows(session, chunk, first, samples, out, paths);
+      else
+        fetch_rows(session, chunk, first, samples, out.data, paths);
     }
   }
+  if (stays) follow(device_->doors->at(out.device), stream_);
+  if (stays && !out.waits && session.leaders.empty()) return;
   fetch_results(session);
   stream_.synchronize();
+  check_report(session, order);
   read_statistics(session, leader);
 }
 

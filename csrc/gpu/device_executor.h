@@ -39,8 +39,9 @@ class DeviceExecutor {
   // Request::leaders go to `leader` where it is given.
   void finish_losses(float* losses, LeaderStatistics* leader);
   // out[paths[p]] (B, *output_shape) for each of the plan's paths p; paths nullptr: out[p].
-  void forward(const Request& request, float* out, const std::int64_t* paths,
-               LeaderStatistics* leader);
+  // order: for the words of an error, see check_incoming.
+  void forward(const Request& request, const Output& out, const std::int64_t* paths,
+               LeaderStatistics* leader, const std::vector<std::int64_t>* order);
 
  private:
   void upload_constants();
@@ -49,6 +50,7 @@ class DeviceExecutor {
   void make_room(Session& session, const Plan& plan);
   // Everything up to the kernels.
   Session& begin(const Request& request);
+  void wait_for_incoming(const Request& request);
   void pack(const Session& session);
   RunArgs chunk_args(const Session& session, const Chunk& chunk, std::int64_t samples) const;
   std::vector<StatisticsPlace> statistics_places(const Session& session, int level) const;
@@ -58,7 +60,13 @@ class DeviceExecutor {
                   std::int64_t samples);
   void run_losses(const Session& session);
   void load(const Session& session, std::int64_t first, std::int64_t samples);
+  // A chunk's results: through pinned memory to the host, or to where they stay on a device.
+  void fetch_rows(const Session& session, const Chunk& chunk, std::int64_t first,
+                  std::int64_t samples, float* out, const std::int64_t* paths);
+  void leave_rows(const Session& session, const Chunk& chunk, std::int64_t first,
+                  std::int64_t samples, const Output& out, const std::int64_t* paths);
   void fetch_results(const Session& session);
+  void check_report(const Session& session, const std::vector<std::int64_t>* order) const;
   void read_statistics(const Session& session, LeaderStatistics* leader) const;
 
   template <class T>

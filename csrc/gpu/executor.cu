@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "gpu/checksum.h"
 #include "gpu/executor.h"
+#include "gpu/incoming.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -83,7 +84,8 @@ void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
   }
 }
 
-void GpuExecutor::run_forward(const Request& request, float* out, LeaderStatistics* leader) {
+void GpuExecutor::run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
+                              const std::vector<std::int64_t>* order) {
   share_out(*request.plan, leader != nullptr);
   bring_weights();
   if (leader) leader->assign(lowered_->programs.size(), {});
@@ -91,16 +93,16 @@ void GpuExecutor::run_forward(const Request& request, float* out, LeaderStatisti
     Request mine = request;
     mine.plan = &parts_[d].plan;
     mine.leaders = parts_[d].leaders;
-    devices_[d]->forward(mine, out, parts_[d].paths.data(), leader);
+    devices_[d]->forward(mine, out, parts_[d].paths.data(), leader, order);
   }
 }
 
 void GpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
-                          const Batch& batch, float* out, LeaderStatistics* leader) {
+                          const Batch& batch, const Output& out, LeaderStatistics* leader) {
   run_forward({&plan, &weights, &batch, nullptr, false, {}}, out, leader);
 }
 
-void GpuExecutor::infer(const Batch& batch, float* out) {
+void GpuExecutor::infer(const Batch& batch, const Output& out) {
   Plan plan;
   plan.levels.assign(lowered_->programs.size(), {{0}, {0}});
   const std::vector<VendorWeights> weights(lowered_->programs.size());
@@ -163,10 +165,20 @@ void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const
   const std::int64_t each = lowered_->programs.back().output_size;
   const auto order = path_order(paths, batch.size, static_cast<std::int64_t>(depth));
   const Plan plan = sample_plan(paths, order, depth);
-  const std::vector<std::byte> samples = reordered(batch, order);
-  const Batch rows{samples.data(), batch.dtype, 1, batch.sample_shape};
+  std::vector<std::byte> samples;
+  DeviceMemory samples_there;
+  Batch rows{nullptr, batch.dtype, 1, batch.sample_shape, kHost};
+  if (batch.device == kHost) {
+    samples = reordered(batch, order);
+    rows.data = samples.data();
+  } else {
+    Device& first = devices_[0]->device();
+    samples_there = gather_samples(batch, order, first, devices_[0]->stream());
+    rows.data = samples_there.get();
+    rows.device = first.index;
+  }
   std::vector<float> values(batch.size * each);
-  run_forward({&plan, &weights, &rows, nullptr, true, {}}, values.data(), nullptr);
+  run_forward({&plan, &weights, &rows, nullptr, true, {}}, values.data(), nullptr, &order);
   for (std::int64_t r = 0; r < batch.size; ++r) {
     const float* mine = values.data() + r * each;
     const std::int64_t b = order[r];

@@ -18,8 +18,8 @@ class GpuExecutor : public Executor {
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* losses, LeaderStatistics* leader) override;
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
-               float* out, LeaderStatistics* leader) override;
-  void infer(const Batch& batch, float* out) override;
+               const Output& out, LeaderStatistics* leader) override;
+  void infer(const Batch& batch, const Output& out) override;
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                      const std::int32_t* paths, const SampleResults& results) override;
 
@@ -27,7 +27,8 @@ class GpuExecutor : public Executor {
   // Parts of a plan, kept for the next call with the same one.
   void share_out(const Plan& plan, bool statistics);
   void bring_weights();
-  void run_forward(const Request& request, float* out, LeaderStatistics* leader);
+  void run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
+                   const std::vector<std::int64_t>* order = nullptr);
 
   std::shared_ptr<const Lowered> lowered_;
   std::vector<std::unique_ptr<DeviceExecutor>> devices_;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "gpu/exchange.h"
 #include "gpu/executor.h"
 #include "gpu/gpu_backend.h"
 #include "gpu/measure.h"
@@ -15,7 +16,10 @@ constexpr std::int64_t kValuesPerSum = 4096;  // fixes the order of a sum, as on
 class GpuBackend : public Backend {
  public:
   GpuBackend(std::vector<std::shared_ptr<Device>> devices, DType dtype)
-      : devices_(std::move(devices)), dtype_(dtype), stream_(devices_[0]->index) {}
+      : devices_(std::move(devices)),
+        dtype_(dtype),
+        stream_(devices_[0]->index),
+        exchange_(make_exchange(devices_[0])) {}
 
   std::string device() const override {
     std::string names;
@@ -26,6 +30,7 @@ class GpuBackend : public Backend {
   }
   DType dtype() const override { return dtype_; }
   int threads() const override { return 1; }  // of the host
+  std::shared_ptr<Exchange> exchange() override { return exchange_; }
 
   std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                     const Shape& input_shape) override {
@@ -137,6 +142,7 @@ class GpuBackend : public Backend {
   const DType dtype_;
   std::mutex mutex_;  // one sum at a time
   Stream stream_;
+  const std::shared_ptr<Exchange> exchange_;
 };
 
 void check_devices(const std::vector<int>& devices) {
@@ -161,6 +167,7 @@ std::shared_ptr<Backend> make_gpu_backend(const std::vector<int>& devices, DType
   std::vector<std::shared_ptr<Device>> opened;
   for (const int index : devices) {
     opened.push_back(std::make_shared<Device>(index, dtype, max_memory_bytes));
+    opened.back()->doors = opened.front()->doors;
     // copies to and from the first go directly where they can, else through the host
     if (index != devices[0]) {
       static_cast<void>(enable_peer_access(devices[0], index));

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "gpu/kernels/incoming.h"
 #include "gpu/session.h"
 
 namespace marketplace::gpu {
@@ -36,6 +37,9 @@ Signature signature_of(const Request& request) {
   signature.input_count = request.plan->input_count;
   signature.batch = request.batch->size;
   signature.batch_dtype = request.batch->dtype;
+  signature.samples_there = request.batch->device != kHost;
+  if (request.labels && request.labels->data == nullptr)
+    signature.label_bytes_there = request.labels->there.bytes;
   for (const VendorWeights& weights : *request.weights)
     signature.vendors.push_back({weights.kind, weights.count});
   signature.losses = request.labels != nullptr;
@@ -60,6 +64,8 @@ Session make_session(const std::vector<Program>& programs, const Request& reques
   Extent results;
   results.add(demand.losses ? demand.paths() * 4 : 0);
   session.leaders = leader_places(programs, request, results);
+  const bool checks = session.signature.samples_there || session.signature.label_bytes_there > 0;
+  session.report = results.add(checks ? static_cast<std::int64_t>(sizeof(IncomingReport)) : 0);
   demand.result_bytes = results.bytes();
   return session;
 }

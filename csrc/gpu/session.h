@@ -23,6 +23,8 @@ struct Signature {
   std::vector<std::vector<std::int32_t>> vendor, parent;  // the plan's levels
   std::int64_t input_count = 0, batch = 0;
   DType batch_dtype = DType::float32;
+  bool samples_there = false;  // on a device, not on the host
+  int label_bytes_there = 0;   // of a label on a device
   std::vector<Vendors> vendors;
   bool losses = false, inference = false;
   std::optional<std::int32_t> ignore_index;
@@ -46,7 +48,8 @@ struct Session {
   ArenaPlan arena;
   Schedule schedule;
   std::vector<LeaderPlace> leaders;
-  DeviceMemory table;  // Schedule::table
+  std::int64_t report = 0;  // bytes into the results, IncomingReport where something is checked
+  DeviceMemory table;       // Schedule::table
   Graph graph;
   std::int64_t graph_generation = -1;  // of the arena that the graph was recorded with
   std::int64_t runs = 0;

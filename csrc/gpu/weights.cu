@@ -18,7 +18,7 @@ void write(std::byte* to, const T* from, std::size_t count) {
 }
 
 void write_labels(const Request& request, const UploadPlan& plan, std::byte* block) {
-  if (request.labels == nullptr) return;
+  if (request.labels == nullptr || request.labels->data == nullptr) return;
   const std::int32_t* labels = request.labels->data;
   const std::int64_t batch = request.batch->size;
   write(block + plan.labels, labels, static_cast<std::size_t>(batch));
@@ -84,6 +84,9 @@ UploadPlan plan_upload(const std::vector<Program>& programs, const Request& requ
   plan.samples = extent.add(batch_bytes(request));
   plan.labels = extent.add(request.labels ? request.batch->size * 4 : 0);
   plan.counted = extent.add(8);
+  const bool labels_there = request.labels != nullptr && request.labels->data == nullptr;
+  plan.raw_labels =
+      extent.add(labels_there ? request.batch->size * request.labels->there.bytes : 0);
   for (std::size_t i = 0; i < programs.size(); ++i) {
     const VendorWeights& weights = (*request.weights)[i];
     const std::int64_t values =
@@ -105,8 +108,9 @@ UploadPlan plan_upload(const std::vector<Program>& programs, const Request& requ
 void fill_upload(const std::vector<Program>& programs,
                  const std::vector<std::shared_ptr<Model>>& models, const Request& request,
                  const UploadPlan& plan, std::byte* block) {
-  std::memcpy(block + plan.samples, request.batch->data,
-              static_cast<std::size_t>(batch_bytes(request)));
+  if (request.batch->device == kHost)
+    std::memcpy(block + plan.samples, request.batch->data,
+                static_cast<std::size_t>(batch_bytes(request)));
   write_labels(request, plan, block);
   for (std::size_t i = 0; i < programs.size(); ++i) {
     const VendorWeights& weights = (*request.weights)[i];

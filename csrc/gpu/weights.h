@@ -26,6 +26,7 @@ struct UploadPlan {
     std::vector<std::int64_t> running;  // per batch norm, (2, C)
   };
   std::int64_t samples = 0, labels = 0, counted = 0;
+  std::int64_t raw_labels = 0;  // as they came, where a device has them
   std::vector<Level> levels;
   std::int64_t bytes = 0;
 };
@@ -41,7 +42,7 @@ struct Request {
 
 UploadPlan plan_upload(const std::vector<Program>& programs, const Request& request);
 
-// Writes the block.
+// Writes the block, all but what is on a device already.
 void fill_upload(const std::vector<Program>& programs,
                  const std::vector<std::shared_ptr<Model>>& models, const Request& request,
                  const UploadPlan& plan, std::byte* block);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/batch_checks.h"
 #include "core/error.h"
 #include "graph/chain.h"
 #include "market/plan.h"
@@ -15,7 +16,7 @@ constexpr std::size_t kCachedShapes = 4;
 
 void check_batch(const Batch& batch, std::int64_t inputs) {
   if (batch.size < 1) fail("batch", "at least one sample", "an empty batch");
-  if (batch.dtype != DType::float32) return;
+  if (batch.device != kHost || batch.dtype != DType::float32) return;
   const auto* values = static_cast<const float*>(batch.data);
   const std::int64_t each = element_count(batch.sample_shape);
   // exponent bits all ones: NaN or infinite; a sum of differences finds one at memory speed
@@ -23,10 +24,12 @@ void check_batch(const Batch& batch, std::int64_t inputs) {
   for (std::int64_t i = 0; i < inputs * batch.size * each; ++i) poison += values[i] - values[i];
   if (poison == 0) return;
   for (std::int64_t i = 0; i < inputs * batch.size * each; ++i)
-    if (!std::isfinite(values[i]))
-      fail("batch", "finite x",
-           std::to_string(values[i]) + " in sample " + std::to_string(i / each % batch.size) +
-               " at element " + std::to_string(i % each));
+    if (!std::isfinite(values[i])) refuse_value(values[i], i / each % batch.size, i % each);
+}
+
+void check_host_labels(const Labels& labels) {
+  if (labels.data == nullptr)
+    fail(ErrorKind::type, "cross_entropy", "labels in host memory", "labels on a device");
 }
 
 }  // namespace
@@ -65,6 +68,9 @@ std::vector<std::int64_t> Market::spec_flops(const Shape& input_shape) const {
 }
 
 Executor& Market::executor(const Batch& batch) {
+  if (batch.device != kHost && !backend_->exchange())
+    fail(ErrorKind::type, "batch", "x in host memory with device '" + backend_->device() + "'",
+         "x on a device");
   const auto found = executors_.find(batch.sample_shape);
   if (found != executors_.end()) return *found->second;
   if (executors_.size() >= kCachedShapes) executors_.clear();
@@ -97,16 +103,16 @@ void Market::check_weights(const std::vector<VendorWeights>& weights) const {
 void Market::check_labels(const Batch& batch, const Labels& labels) const {
   const Shape out = output_shape(batch.sample_shape);
   if (out.size() != 1) fail("cross_entropy", "logits (B, classes)", to_string(out, true));
+  if (!backend_->exchange()) check_host_labels(labels);
+  if (labels.data == nullptr) return;  // the device that has them checks them
   std::int64_t counted = 0;
   for (std::int64_t b = 0; b < batch.size; ++b) {
     const std::int32_t label = labels.data[b];
     if (labels.ignore_index && label == *labels.ignore_index) continue;
     ++counted;
-    if (label < 0 || label >= out[0])
-      fail("cross_entropy", "labels from 0 to " + std::to_string(out[0] - 1),
-           std::to_string(label) + " at sample " + std::to_string(b));
+    if (label < 0 || label >= out[0]) refuse_label(label, b, out[0]);
   }
-  if (counted == 0) fail("cross_entropy", "a label other than ignore_index", "none");
+  if (counted == 0) refuse_only_ignored();
 }
 
 void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
@@ -121,7 +127,7 @@ void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights,
 }
 
 void Market::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
-                     const Batch& batch, float* out, LeaderStatistics* leader) {
+                     const Batch& batch, const Output& out, LeaderStatistics* leader) {
   const std::lock_guard<std::mutex> lock(mutex_);
   check_weights(weights);
   check_plan(plan, weights);
@@ -130,7 +136,7 @@ void Market::forward(const Plan& plan, const std::vector<VendorWeights>& weights
   run.forward(plan, weights, batch, out, leader);
 }
 
-void Market::infer(const Batch& batch, float* out) {
+void Market::infer(const Batch& batch, const Output& out) {
   const std::lock_guard<std::mutex> lock(mutex_);
   Executor& run = executor(batch);
   check_batch(batch, 1);
@@ -143,7 +149,10 @@ void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batc
   check_weights(weights);
   Executor& run = executor(batch);
   check_batch(batch, 1);
-  if (results.losses) check_labels(batch, *results.labels);
+  if (results.losses) {
+    check_host_labels(*results.labels);
+    check_labels(batch, *results.labels);
+  }
   const auto depth = static_cast<std::int64_t>(models_.size());
   for (std::int64_t i = 0; i < batch.size * depth; ++i)
     if (paths[i] < 0 || paths[i] >= weights[i % depth].count)
@@ -189,6 +198,7 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
     if (static_cast<std::int64_t>(probe.seeds[i].size()) != counts[i])
       fail("plan 'node'", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
            std::to_string(probe.seeds[i].size()));
+  check_host_labels(labels);
   NodeProber& run = node_prober(counts, batch.sample_shape);
   check_batch(batch, 1);
   check_labels(batch, labels);

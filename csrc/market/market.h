@@ -30,8 +30,8 @@ class Market {
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* out, LeaderStatistics* leader = nullptr);
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
-               float* out, LeaderStatistics* leader = nullptr);
-  void infer(const Batch& batch, float* out);
+               const Output& out, LeaderStatistics* leader = nullptr);
+  void infer(const Batch& batch, const Output& out);
   // paths (B, S).
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                      const std::int32_t* paths, const SampleResults& results);

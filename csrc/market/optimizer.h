@@ -80,7 +80,7 @@ class Optimizer {
   // Shares for processes of these speeds.
   Cut cut(const Shape& sample_shape, const std::vector<double>& speeds);
   // out (P, B, *output_shape); `further` as for probe.
-  void forward(const Batch& batch, float* out, bool further = false);
+  void forward(const Batch& batch, const Output& out, bool further = false);
 
   // Several independent draws per update: adds g of these vendors, from losses (P,) and paths
   // (P, S), to a sum, and draws the next replica. Returns whether the losses were degenerate.

@@ -68,7 +68,7 @@ void Optimizer::forget_gradients() {
   gradient_count_ = 0;
 }
 
-void Optimizer::forward(const Batch& batch, float* out, bool further) {
+void Optimizer::forward(const Batch& batch, const Output& out, bool further) {
   LeaderStatistics leader;
   market_->forward(plan(), weights(), batch, out, &leader);
   if (!further) leader_.clear();

@@ -23,12 +23,14 @@ from . import (
     training,
 )
 from ._core import __version__, build_info, devices
+from .device_array import DeviceArray
 from .functional import topk
 from .optimizers import Optimizer, UnitVectorMode
 from .tensor import Tensor, TinyJit
 from .training import Spec, forward, mutate, produce, straight_forward
 
 __all__ = [
+    "DeviceArray",
     "Optimizer",
     "Spec",
     "Tensor",

@@ -124,7 +124,7 @@ def integer(value: Any, op: str, name: str, minimum: int) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise refusal(TypeError, op, f"{name} as an integer", _describe(value)) from None
+        raise refusal(TypeError, op, f"{name} as an integer", describe(value)) from None
     if number < minimum:
         raise refusal(ValueError, op, f"{name} of at least {minimum}", number)
     return number
@@ -167,7 +167,7 @@ def finite(value: Any, op: str, name: str) -> float:
             raise TypeError
         number = float(value)
     except TypeError:
-        raise refusal(TypeError, op, f"{name} as a number", _describe(value)) from None
+        raise refusal(TypeError, op, f"{name} as a number", describe(value)) from None
     if not math.isfinite(number):
         raise refusal(ValueError, op, f"{name} as a finite number", number)
     return number
@@ -181,6 +181,7 @@ def scalar(value: Any, op: str, name: str) -> float:
     return number
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """Say what a refused value is."""
     shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else f" {value!r}"
     return type(value).__name__ + shape

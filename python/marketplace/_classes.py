@@ -1,19 +1,18 @@
 """Losses over some of the classes: the others' logits take no part in the softmax."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _core
 from ._arrays import F32, I32, integer, refusal
+from ._gpu_arrays import Samples
 from ._scores import cross_entropy
 
 
 def class_losses(
     native: _core.Optimizer,
-    x: NDArray[Any],
+    x: Samples,
     labels: I32,
     ignore_index: int | None,
     classes: Sequence[int],

@@ -49,7 +49,8 @@ def one_op_model(write: Write, parameters: Parameters) -> _core.Model:
 
 def infer(model: _core.Model, x: NDArray[Any]) -> F32:
     """Run one model on ``x (B, ...)`` with its own weights and running statistics."""
-    return _core.Market(default_engine(), [model]).infer(x)
+    outputs: F32 = _core.Market(default_engine(), [model]).infer(x)
+    return outputs
 
 
 def run(
@@ -135,7 +136,7 @@ def _run_rows(
     rows = max(vendors, len(inputs))
     runs = np.arange(rows, dtype=np.int32)
     plan = _core.Plan.rows(runs % np.int32(vendors), runs % np.int32(max(len(inputs), 1)))
-    out = _core.Market(default_engine(), [model]).forward(plan, [weights], inputs)
+    out: F32 = _core.Market(default_engine(), [model]).forward(plan, [weights], inputs)
     return out if leads or weights.kind != "base" else out[0]
 
 

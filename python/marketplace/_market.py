@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from . import _core, random
-from ._arrays import F32, I32, default_engine, integer, market_input, refusal
+from ._arrays import I32, default_engine, integer, refusal
+from ._gpu_arrays import Call, Samples, with_leading_axis
 from .nn import Model
 from .tensor import Tensor
 
@@ -102,8 +103,8 @@ class VendorSource(Protocol):
     def sample(self, spec: int, upstream_count: int) -> I32:
         """Draw the upstream results that each vendor of a spec takes, ``(V, k)``."""
 
-    def forward(self, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """Run the whole tree, if the source has a way of its own."""
+    def forward(self, x: Samples, place: tuple[bool, bool]) -> tuple[Samples, I32] | None:
+        """Run the whole tree, if the source has a way of its own; ``place`` as ``Call.place``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,17 +123,26 @@ class Vendor:
     spec: int
     index: int
 
-    def __call__(self, x: ArrayLike) -> Tensor:
+    def __call__(self, x: Any) -> Tensor:
         """Run the vendor on ``x (B, ...)``, uint8 or float32."""
-        batch = market_input(x, "vendor")[None]
+        batch = with_leading_axis(Call("vendor", self.source.engine).samples(x))
         outputs = self.run_rows(np.array([self.index]), np.zeros(1), batch)
         return Tensor.wrap(outputs[0])
 
-    def run_rows(self, vendors: NDArray[Any], inputs: NDArray[Any], x: NDArray[Any]) -> F32:
-        """Run vendors of this one's spec, row r being ``vendors[r]`` on ``x[inputs[r]]``."""
+    def run_rows(
+        self,
+        vendors: NDArray[Any],
+        inputs: NDArray[Any],
+        x: Samples,
+        place: tuple[bool, bool] = (False, True),
+    ) -> Any:
+        """Run vendors of this one's spec, row r being ``vendors[r]`` on ``x[inputs[r]]``.
+
+        ``place``, and where the outputs are, as ``Call.place`` says.
+        """
         plan = _core.Plan.rows(vendors.astype(np.int32), inputs.astype(np.int32))
         market = make_market([self.source.specs[self.spec]], self.source.engine)
-        return market.forward(plan, [self.source.weights(self.spec)], x)
+        return market.forward(plan, [self.source.weights(self.spec)], x, *place)
 
 
 def vendors_of(source: VendorSource) -> list[list[Vendor]]:
@@ -163,7 +173,7 @@ class OwnVendors:
         seed = random.generator().seed64()
         return sample_upstream(self.specs[spec], seed, 0, spec, upstream_count)
 
-    def forward(self, x: NDArray[Any]) -> None:
+    def forward(self, x: Samples, place: tuple[bool, bool]) -> None:
         return None
 
 

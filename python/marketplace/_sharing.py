@@ -2,12 +2,10 @@
 
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from . import _core
-from ._arrays import F32, I32
+from ._arrays import F32
 
-Minibatch = tuple[NDArray[Any], I32, int | None]  # x, labels, ignore_index
+Minibatch = tuple[Any, Any, int | None]  # x, labels, ignore_index; NumPy arrays where shared
 
 
 class Sharing(Protocol):

@@ -19,6 +19,7 @@ from ._arrays import (
     scalar,
     seeds_input,
 )
+from ._gpu_arrays import Samples
 from ._market import Spec, sample_upstream
 from ._recording import Recorder, present_rates
 
@@ -227,11 +228,11 @@ class StepParts:
     def _sample_paths(self, batch: int) -> I32:
         return self._ready().sample_paths(batch)
 
-    def _infer(self, x: NDArray[Any]) -> F32:
+    def _infer(self, x: NDArray[Any]) -> Any:
         self._ready()
         return self._market.infer(x)
 
-    def _forward_paths(self, x: NDArray[Any], paths: I32) -> F32:
+    def _forward_paths(self, x: Samples, paths: I32) -> F32:
         native = self._ready()
         weights = [native.weights(index) for index in range(len(self.marketplace))]
         return self._market.forward_paths(weights, x, paths)
@@ -305,9 +306,11 @@ class OptimizerVendors:
             native.replica,
         )
 
-    def forward(self, x: NDArray[Any]) -> tuple[F32, I32] | None:
+    def forward(self, x: Samples, place: tuple[bool, bool]) -> tuple[Any, I32] | None:
         # the optimizer's own pass also meets batch statistics, which the next step takes over
-        return self._optimizer._ready().forward(x) if self._optimizer.plan == "tree" else None
+        if self._optimizer.plan != "tree":
+            return None
+        return self._optimizer._ready().forward(x, False, *place)
 
 
 def split(spec: Spec, values: F32) -> dict[str, F32]:

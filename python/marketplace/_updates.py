@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, I32, integer, labels_input, market_input, refusal
+from ._arrays import F32, I32, integer, refusal
 from ._classes import class_losses
+from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
 from ._recording import AS_IS, Draw, Recorder, describe_draw
 from ._scores import topk
 from ._sharing import Minibatch, Sharing
@@ -44,17 +45,22 @@ class UpdateParts(StepParts, abc.ABC):
         """How many replicas of this update are summed up so far."""
         return self._native.replica
 
-    def probe(self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None) -> tuple[F32, I32]:
+    def probe(
+        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
+    ) -> tuple[F32, I32]:
         """Compute the loss of every path of the plan on one batch.
 
         Parameters
         ----------
         x : array (B, ...)
-            Samples; uint8 or float32.
+            Samples; uint8 or float32, C-contiguous if on a GPU (see Notes).
         y : integer array (B,)
             Labels.
         ignore_index : int, optional
             A label whose samples count for nothing.
+        stream : int or object, optional
+            A stream of the first GPU that x and y are ready in the order of: a handle, or an
+            object with ``__cuda_stream__()``, ``ptr`` or ``cuda_stream``.
 
         Returns
         -------
@@ -71,11 +77,17 @@ class UpdateParts(StepParts, abc.ABC):
             For another dtype.
         ValueError
             For an empty batch, other shapes, labels out of range or samples that are not finite.
+
+        Notes
+        -----
+        On a GPU, x and y may be arrays of CuPy, hip-python, PyTorch or others on a device of the
+        same kind (``__dlpack__`` or ``__cuda_array_interface__``). They are copied from device to
+        device, behind the work that makes them; labels come to the host for a scatter or classes.
         """
-        return self._probe("probe", x, y, ignore_index, further=False)
+        return self._probe("probe", x, y, ignore_index, stream, further=False)
 
     def accumulate(
-        self, x: ArrayLike, y: ArrayLike, ignore_index: int | None = None
+        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
     ) -> tuple[F32, I32]:
         """Probe one more minibatch with the same vendors; give the losses' mean so far.
 
@@ -88,7 +100,7 @@ class UpdateParts(StepParts, abc.ABC):
 
         Parameters
         ----------
-        x, y, ignore_index
+        x, y, ignore_index, stream
             As for ``probe``.
 
         Returns
@@ -109,7 +121,7 @@ class UpdateParts(StepParts, abc.ABC):
         Batch norms take over the statistics of every minibatch at the next step. Under a meta
         learning rate the minibatches themselves are kept until then: the line search runs on all.
         """
-        loss, paths = self._probe("accumulate", x, y, ignore_index, further=self._count > 0)
+        loss, paths = self._probe("accumulate", x, y, ignore_index, stream, self._count > 0)
         if self._count > 1:
             loss = (self._total / self._count).astype(np.float32)
         return loss, paths
@@ -163,13 +175,14 @@ class UpdateParts(StepParts, abc.ABC):
 
     def train_step(
         self,
-        x: ArrayLike,
-        y: ArrayLike,
+        x: Any,
+        y: Any,
         unit_vector_mode: UnitVectorMode | str | None = None,
         ignore_index: int | None = None,
         *,
         forward_pass: int = 1,
         marketplace_replica: int = 1,
+        stream: Any = None,
     ) -> tuple[F32, I32]:
         """Probe and step; give the losses and paths that the step was taken from.
 
@@ -188,6 +201,8 @@ class UpdateParts(StepParts, abc.ABC):
             vendors one after another; losses are averaged.
         marketplace_replica : int
             How many independent draws of all vendors meet the samples; directions are summed.
+        stream : int or object, optional
+            As for ``probe``.
 
         Returns
         -------
@@ -208,7 +223,8 @@ class UpdateParts(StepParts, abc.ABC):
         last replica's seeds, on all minibatches.
         """
         replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
-        minibatches = _cut(x, y, integer(forward_pass, "train_step", "forward_pass", 1))
+        count = integer(forward_pass, "train_step", "forward_pass", 1)
+        minibatches = cut(*self._batch("train_step", x, y, stream), count, "train_step")
         try:
             for replica in range(replicas):
                 self._start_over()
@@ -289,11 +305,18 @@ class UpdateParts(StepParts, abc.ABC):
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _batch(self, op: str, x: Any, y: Any, stream: Any) -> tuple[Samples, Labels]:
+        """Give samples and labels where the engine can take them."""
+        if self._sharing is not None and (is_gpu_array(x) or is_gpu_array(y)):
+            wanted = "x and y in host memory with shared probes"
+            raise refusal(TypeError, op, wanted, "an array on a GPU")
+        on_host = self.plan not in ("tree", "star") or self.classes is not None
+        return Call(op, self._market.engine, stream).batch(x, y, on_host)
+
     def _probe(
-        self, op: str, x: ArrayLike, y: ArrayLike, ignore_index: int | None, further: bool
+        self, op: str, x: Any, y: Any, ignore_index: int | None, stream: Any, further: bool
     ) -> tuple[F32, I32]:
-        batch = market_input(x, op)
-        labels = labels_input(y, op, batch.shape[0])
+        batch, labels = self._batch(op, x, y, stream)
         loss, paths = self._losses(self._ready(), (batch, labels, ignore_index), further)
         if not further:
             self._start_over()
@@ -370,15 +393,3 @@ class UpdateParts(StepParts, abc.ABC):
         """Tell whether no line search is under way."""
         specs = range(len(self.marketplace))
         return all(self._native.weights(spec).kind == "seeded" for spec in specs)
-
-
-def _cut(x: ArrayLike, y: ArrayLike, count: int) -> list[tuple[NDArray[Any], I32]]:
-    """Cut samples into minibatches of equal size."""
-    batch = market_input(x, "train_step")
-    labels = labels_input(y, "train_step", batch.shape[0])
-    if count > 1 and (len(batch) == 0 or len(batch) % count):
-        wanted = f"samples that {count} minibatches can share"
-        raise refusal(ValueError, "train_step", wanted, f"{len(batch)} samples")
-    size = len(batch) // count
-    parts = [slice(k * size, (k + 1) * size) for k in range(count)]
-    return [(batch[part], labels[part]) for part in parts]

@@ -37,6 +37,7 @@ from ._arrays import (
     refusal,
     scalar,
 )
+from ._gpu_arrays import Call
 from ._market import Spec, check_market
 from ._scores import cross_entropy
 from ._weights import choose, label_weights
@@ -50,7 +51,12 @@ __all__ = ["Answer", "Learner", "Lesson", "forward_with_paths", "label_weights"]
 
 
 def forward_with_paths(
-    marketplace: Sequence[Spec], x: ArrayLike, paths: ArrayLike, optimizer: Optimizer
+    marketplace: Sequence[Spec],
+    x: Any,
+    paths: ArrayLike,
+    optimizer: Optimizer,
+    *,
+    stream: Any = None,
 ) -> Tensor:
     """Run every sample through the vendors of its own path.
 
@@ -67,6 +73,8 @@ def forward_with_paths(
         For every sample, one vendor index per spec.
     optimizer : Optimizer
         Whose vendors to run.
+    stream : int or object, optional
+        As for ``Optimizer.probe``.
 
     Returns
     -------
@@ -85,7 +93,7 @@ def forward_with_paths(
     )
     if not same:
         raise refusal(ValueError, "forward_with_paths", "the optimizer's own market", "another one")
-    batch = market_input(x, "forward_with_paths")
+    batch = Call("forward_with_paths", optimizer._market.engine, stream).samples(x)
     rows = paths_input(paths, "forward_with_paths", len(specs), batch.shape[0])
     return Tensor.wrap(optimizer._forward_paths(batch, rows))
 

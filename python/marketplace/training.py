@@ -5,17 +5,16 @@ spec's base weights plus its delta; vendor 0, the leader, with the base weights 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from . import _core, random
 from ._allocation import allocate_vendors
 from ._arrays import (
     I32,
     default_engine,
-    market_input,
     path_input,
     paths_input,
     refusal,
@@ -23,6 +22,7 @@ from ._arrays import (
     seed_input,
     to_array,
 )
+from ._gpu_arrays import Call, Samples, with_leading_axis
 from ._market import (
     OwnVendors,
     Spec,
@@ -34,6 +34,7 @@ from ._market import (
     make_market,
     vendors_of,
 )
+from .device_array import DeviceArray
 from .tensor import Tensor
 
 __all__ = [
@@ -47,12 +48,39 @@ __all__ = [
 ]
 
 
+@overload
 def produce(
     spec: Spec,
-    x: ArrayLike,
+    x: Any,
     vendors: Vendors | None = None,
     paths: ArrayLike | None = None,
-) -> tuple[Tensor, Tensor]:
+    *,
+    out: Literal["numpy"] = "numpy",
+    stream: Any = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def produce(
+    spec: Spec,
+    x: Any,
+    vendors: Vendors | None = None,
+    paths: ArrayLike | None = None,
+    *,
+    out: str,
+    stream: Any = None,
+) -> tuple[Tensor | DeviceArray, Tensor]: ...
+
+
+def produce(
+    spec: Spec,
+    x: Any,
+    vendors: Vendors | None = None,
+    paths: ArrayLike | None = None,
+    *,
+    out: str = "numpy",
+    stream: Any = None,
+) -> tuple[Tensor | DeviceArray, Tensor]:
     """Run one spec's vendors on the input, or on the results of the previous spec.
 
     Parameters
@@ -67,10 +95,15 @@ def produce(
         vendors that the last ``mutate`` made; before the first, all equal the base weights.
     paths : integer array (U, S), optional
         Paths of the upstream results; none for the first spec.
+    out : {"numpy", "device"}
+        "device" leaves the outputs on the GPU that the vendors of an optimizer, or of no other
+        source, run on.
+    stream : int or object, optional
+        See ``forward``.
 
     Returns
     -------
-    outputs : Tensor (V, B, ...) or (V k, B, ...)
+    outputs : Tensor or DeviceArray (V, B, ...) or (V k, B, ...)
         Vendor-major: row ``v k + i`` is vendor v on its i-th upstream result, k being
         ``spec.upstream_sampling``, or U.
     paths : Tensor (V, 1) or (V k, S + 1)
@@ -86,19 +119,23 @@ def produce(
     chosen = vendors_of(OwnVendors([spec]))[0] if vendors is None else list(vendors)
     if len(chosen) != spec.vendor_count:
         raise refusal(ValueError, "produce", f"{spec.vendor_count} vendors", len(chosen))
+    first = full_set(chosen)
+    if first is None and (out != "numpy" or stream is not None):
+        wanted = "vendors of an optimizer, or none, with out or stream"
+        raise refusal(ValueError, "produce", wanted, "functions")
+    call = None if first is None else Call("produce", first.source.engine, stream, out)
+    data = to_array(x, "produce", "x") if call is None else call.samples(x)
+    own = np.arange(len(chosen), dtype=np.int32)
     if paths is None:
         inputs = np.zeros((len(chosen), 1), dtype=np.int32)
-        outputs = _run_all(chosen, inputs, to_array(x, "produce", "x")[None])
-        return Tensor.wrap(outputs), Tensor.wrap(np.arange(len(chosen), dtype=np.int32)[:, None])
-    upstream = to_array(x, "produce", "x")
+        return _run_all(call, chosen, inputs, with_leading_axis(data)), Tensor.wrap(own[:, None])
     known = paths_input(paths, "produce")
-    if upstream.ndim < 2 or upstream.shape[0] != known.shape[0]:
-        received = f"x {upstream.shape} and paths {known.shape}"
+    if len(data.shape) < 2 or data.shape[0] != known.shape[0]:
+        received = f"x {data.shape} and paths {known.shape}"
         raise refusal(ValueError, "produce", "x (U, B, ...) and paths (U, S)", received)
-    inputs = _choose_inputs(spec, chosen, upstream.shape[0])
-    own = np.repeat(np.arange(len(chosen), dtype=np.int32), inputs.shape[1])
-    grown = np.concatenate([known[inputs.ravel()], own[:, None]], axis=1)
-    return Tensor.wrap(_run_all(chosen, inputs, upstream)), Tensor.wrap(grown)
+    inputs = _choose_inputs(spec, chosen, data.shape[0])
+    grown = [known[inputs.ravel()], np.repeat(own, inputs.shape[1])[:, None]]
+    return _run_all(call, chosen, inputs, data), Tensor.wrap(np.concatenate(grown, axis=1))
 
 
 def _choose_inputs(spec: Spec, vendors: Vendors, upstream: int) -> I32:
@@ -112,25 +149,55 @@ def _choose_inputs(spec: Spec, vendors: Vendors, upstream: int) -> I32:
     return first.source.sample(first.spec, upstream)
 
 
-def _run_all(vendors: Vendors, inputs: I32, x: NDArray[Any]) -> NDArray[Any]:
-    """Run vendor v on ``x[inputs[v, i]]`` of ``x (U, B, ...)``; outputs ``(V k, B, ...)``."""
+def _run_all(call: Call | None, vendors: Vendors, inputs: I32, x: Any) -> Tensor | DeviceArray:
+    """Run vendor v on ``x[inputs[v, i]]`` of ``x (U, B, ...)``; outputs ``(V k, B, ...)``.
+
+    ``call``: of vendors that are all of one spec's; None for other functions.
+    """
     first = full_set(vendors)
-    if first is not None:
+    if call is not None and first is not None:
         own = np.repeat(np.arange(len(vendors)), inputs.shape[1])
-        return first.run_rows(own, inputs.ravel(), market_input(x, "produce"))
+        return call.finish(first.run_rows(own, inputs.ravel(), x, call.place))
     outputs = []
     for vendor, mine in zip(vendors, inputs, strict=True):
         merged = np.asarray(vendor(Tensor.wrap(x[mine].reshape(-1, *x.shape[2:]))))
         outputs.append(merged.reshape(len(mine), *x.shape[1:2], *merged.shape[1:]))
-    return np.concatenate(outputs)
+    return Tensor.wrap(np.concatenate(outputs))
+
+
+@overload
+def forward(
+    marketplace: Sequence[Spec],
+    x: Any,
+    vendors: Sequence[Vendors] | None = None,
+    initial_paths: ArrayLike | None = None,
+    *,
+    out: Literal["numpy"] = "numpy",
+    stream: Any = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def forward(
+    marketplace: Sequence[Spec],
+    x: Any,
+    vendors: Sequence[Vendors] | None = None,
+    initial_paths: ArrayLike | None = None,
+    *,
+    out: str,
+    stream: Any = None,
+) -> tuple[Tensor | DeviceArray, Tensor]: ...
 
 
 def forward(
     marketplace: Sequence[Spec],
-    x: ArrayLike,
+    x: Any,
     vendors: Sequence[Vendors] | None = None,
     initial_paths: ArrayLike | None = None,
-) -> tuple[Tensor, Tensor]:
+    *,
+    out: str = "numpy",
+    stream: Any = None,
+) -> tuple[Tensor | DeviceArray, Tensor]:
     """Run the whole tree of paths: ``produce`` for every spec in turn.
 
     Parameters
@@ -143,10 +210,17 @@ def forward(
         Per spec, as for ``produce``; ``opt.vendors`` runs as one native call.
     initial_paths : integer array (U, S), optional
         Paths of results that another market produced.
+    out : {"numpy", "device"}
+        Where the outputs go: into NumPy's memory, or they stay on the GPU as a ``DeviceArray``.
+    stream : int or object, optional
+        A stream of the first GPU: a handle, or an object with ``__cuda_stream__()``, ``ptr`` or
+        ``cuda_stream``. The call follows what the stream holds, and with ``out="device"`` does not
+        wait: what the stream gets next follows the call, x stays as it is until then, and the
+        values of an x on a GPU are not checked.
 
     Returns
     -------
-    outputs : Tensor (P, B, ...)
+    outputs : Tensor or DeviceArray (P, B, ...)
         One output per path.
     paths : Tensor (P, S)
         Int32 vendor indices, one per spec.
@@ -164,13 +238,14 @@ def forward(
         raise refusal(ValueError, "forward", wanted, [len(own) for own in chosen])
     source = _market_source(specs, chosen)
     if source is not None and initial_paths is None:
-        outputs, paths = _forward_tree(source, market_input(x, "forward"))
-        return Tensor.wrap(outputs), Tensor.wrap(paths)
+        call = Call("forward", source.engine, stream, out)
+        outputs, paths = _forward_tree(source, call.samples(x), call.place)
+        return call.finish(outputs), Tensor.wrap(paths)
     data: Any = x
     known: Any = initial_paths
     for index, spec in enumerate(specs):
-        data, known = produce(spec, data, chosen[index], known)
-    return Tensor.wrap(data), Tensor.wrap(known)
+        data, known = produce(spec, data, chosen[index], known, out=out, stream=stream)
+    return data, known
 
 
 def _market_source(specs: Sequence[Spec], vendors: Sequence[Vendors]) -> VendorSource | None:
@@ -187,8 +262,10 @@ def _market_source(specs: Sequence[Spec], vendors: Sequence[Vendors]) -> VendorS
     return source
 
 
-def _forward_tree(source: VendorSource, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    own_way = source.forward(x)
+def _forward_tree(
+    source: VendorSource, x: Samples, place: tuple[bool, bool]
+) -> tuple[Samples, I32]:
+    own_way = source.forward(x, place)
     if own_way is not None:
         return own_way
     sampled: list[I32 | None] = [None]
@@ -198,10 +275,32 @@ def _forward_tree(source: VendorSource, x: NDArray[Any]) -> tuple[NDArray[Any], 
         upstream = spec.vendor_count * (spec.upstream_sampling or upstream)
     plan = _core.Plan.tree([spec.vendor_count for spec in source.specs], sampled)
     weights = [source.weights(index) for index in range(len(source.specs))]
-    return make_market(source.specs, source.engine).forward(plan, weights, x), plan.paths
+    return make_market(source.specs, source.engine).forward(plan, weights, x, *place), plan.paths
 
 
-def straight_forward(specs: Sequence[Spec], x: ArrayLike) -> Tensor:
+@overload
+def straight_forward(
+    specs: Sequence[Spec],
+    x: Any,
+    *,
+    out: Literal["numpy"] = "numpy",
+    stream: Any = None,
+) -> Tensor: ...
+
+
+@overload
+def straight_forward(
+    specs: Sequence[Spec],
+    x: Any,
+    *,
+    out: str,
+    stream: Any = None,
+) -> Tensor | DeviceArray: ...
+
+
+def straight_forward(
+    specs: Sequence[Spec], x: Any, *, out: str = "numpy", stream: Any = None
+) -> Tensor | DeviceArray:
     """Run the base weights alone; batch norms use their running statistics.
 
     Parameters
@@ -210,10 +309,12 @@ def straight_forward(specs: Sequence[Spec], x: ArrayLike) -> Tensor:
         The market.
     x : array (B, ...)
         Input; uint8 or float32.
+    out, stream
+        As for ``forward``.
 
     Returns
     -------
-    Tensor (B, ...)
+    Tensor or DeviceArray (B, ...)
         Float32 outputs.
 
     Raises
@@ -222,7 +323,8 @@ def straight_forward(specs: Sequence[Spec], x: ArrayLike) -> Tensor:
         For input of another dtype or shape.
     """
     market = make_market(check_market(specs, "straight_forward"), default_engine())
-    return Tensor.wrap(market.infer(market_input(x, "straight_forward")))
+    call = Call("straight_forward", market.engine, stream, out)
+    return call.finish(market.infer(call.samples(x), *call.place))
 
 
 def mutate(

@@ -33,9 +33,13 @@ void fail_copy(int n);
 // The machine is lost: every call from now on reports this launch failure.
 void lose_device(const std::string& reason);
 
+// From now on.
+void set_schedule(Schedule schedule);
+
 struct Counts {
   std::int64_t launches = 0, graph_launches = 0;  // since reset
   std::int64_t copies = 0, allocations = 0;       // since reset
+  std::int64_t host_copied_bytes = 0;             // between host and devices, since reset
   std::int64_t live_handles = 0;                  // streams, events, graphs, pools
   std::int64_t live_bytes = 0, live_blocks = 0;   // device and pinned memory
 };

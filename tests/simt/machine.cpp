@@ -81,7 +81,8 @@ void State::start(const Machine& next) {
   allocation_to_fail = launch_to_fail = copy_to_fail = 0;
   peers = {};
   default_streams = {};
-  for (int i = 0; i < kMaxDevices; ++i) default_streams[i].device = i;
+  thread_streams = {};
+  for (int i = 0; i < kMaxDevices; ++i) default_streams[i].device = thread_streams[i].device = i;
   shared_limits.clear();
 }
 
@@ -149,7 +150,9 @@ void State::hide_all() {
 }
 
 Stream* State::find(cudaStream_t stream) {
-  if (stream == nullptr) return &default_streams[current_device()];
+  const auto number = reinterpret_cast<std::uintptr_t>(stream);
+  if (number <= 1) return &default_streams[current_device()];
+  if (number == 2) return &thread_streams[current_device()];
   return knows(stream) ? stream : nullptr;
 }
 
@@ -219,6 +222,9 @@ void fail_launch(int n) {
 }
 void fail_copy(int n) {
   state().copy_to_fail = n;
+}
+void set_schedule(Schedule schedule) {
+  state().machine.schedule = schedule;
 }
 void lose_device(const std::string& reason) {
   state().lost = reason;

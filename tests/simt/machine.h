@@ -130,7 +130,8 @@ class State {
   std::string lost;  // why every call fails
   int allocation_to_fail = 0, launch_to_fail = 0, copy_to_fail = 0;
   std::array<std::array<bool, kMaxDevices>, kMaxDevices> peers = {};
-  std::array<Stream, kMaxDevices> default_streams;
+  std::array<Stream, kMaxDevices> default_streams;  // handles 0 and 1
+  std::array<Stream, kMaxDevices> thread_streams;   // handle 2; one thread's, all threads'
   std::map<const void*, std::size_t> shared_limits;
   std::set<const void*> handles;
   std::set<Stream*> streams;

@@ -73,6 +73,8 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
   if (!matches(kind, target, source)) return cudaErrorInvalidValue;
   if (simt::fails_now(now.copy_to_fail)) return cudaErrorInvalidValue;
   ++now.counts.copies;
+  if (target.on_device() != source.on_device())
+    now.counts.host_copied_bytes += static_cast<std::int64_t>(bytes);
   const Access access = {target.device_bit() | source.device_bit(), -1};
   const bool pageable = target.pageable() || source.pageable();
   if (stream->capture != nullptr && pageable) {
@@ -140,6 +142,16 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   return call([&](State& now) {
     *total_bytes = static_cast<std::size_t>(now.machine.memory_bytes);
     *free_bytes = *total_bytes - now.used_bytes(simt::current_device());
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* data) {
+  return call([&](State& now) {
+    const Allocation* block = now.find(data, 0);
+    *found = {cudaMemoryTypeUnregistered, -1};
+    if (block != nullptr && block->device < 0) *found = {cudaMemoryTypeHost, 0};
+    if (block != nullptr && block->device >= 0) *found = {cudaMemoryTypeDevice, block->device};
     return cudaSuccess;
   });
 }

@@ -71,6 +71,12 @@ cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size
                       stream);
 }
 
+inline int pointer_device(const void* data) {
+  cudaPointerAttributes found;
+  if (cudaPointerGetAttributes(&found, data) != cudaSuccess) return -1;
+  return found.type == cudaMemoryTypeDevice ? found.device : -1;
+}
+
 inline std::string kernel_name(const void* kernel, cudaStream_t) {
   return simt::kernel_name(kernel);
 }

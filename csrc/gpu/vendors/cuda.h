@@ -95,6 +95,16 @@ inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;
 }
 
+inline int pointer_device(const void* data) {
+  cudaPointerAttributes found;
+  if (cudaPointerGetAttributes(&found, data) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return -1;
+  }
+  const bool there = found.type == cudaMemoryTypeDevice || found.type == cudaMemoryTypeManaged;
+  return there ? found.device : -1;
+}
+
 inline const char* kernel_name(const void* kernel, cudaStream_t) {
   const char* name = nullptr;
   return cudaFuncGetName(&name, kernel) == cudaSuccess ? name : "kernel";

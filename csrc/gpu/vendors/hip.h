@@ -91,6 +91,20 @@ inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlock;
 }
 
+inline int pointer_device(const void* data) {
+  hipPointerAttribute_t found;
+  if (hipPointerGetAttributes(&found, data) != hipSuccess) {
+    static_cast<void>(hipGetLastError());
+    return -1;
+  }
+#if HIP_VERSION_MAJOR >= 6
+  const auto type = found.type;
+#else
+  const auto type = found.memoryType;
+#endif
+  return type == hipMemoryTypeDevice || found.isManaged ? found.device : -1;
+}
+
 inline const char* kernel_name(const void* kernel, cudaStream_t stream) {
   const char* name = hipKernelNameRefByPtr(kernel, stream);
   return name == nullptr ? "kernel" : name;

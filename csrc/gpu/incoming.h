@@ -1,0 +1,30 @@
+// What a call has in devices' memory already: brought into its block there, and checked.
+#pragma once
+
+#include <vector>
+
+#include "gpu/device.h"
+#include "gpu/kernels/incoming.h"
+#include "gpu/session.h"
+
+namespace marketplace::gpu {
+
+// `upload`, `report`: on the device.
+struct IncomingPlaces {
+  std::byte* upload = nullptr;
+  IncomingReport* report = nullptr;
+};
+void bring_incoming(const Request& request, const Session& session, const IncomingPlaces& places,
+                    std::int64_t classes, const Stream& stream);
+
+// Throws what a report on the host tells. order: which sample each of the inputs is, where they are
+// samples.
+void check_incoming(const Session& session, const IncomingReport& report,
+                    const std::vector<Program>& programs, const std::byte* upload,
+                    const std::vector<std::int64_t>* order, const Stream& stream);
+
+// Samples in another order, on `device`, behind whose stream in Doors they are ready.
+DeviceMemory gather_samples(const Batch& batch, const std::vector<std::int64_t>& order,
+                            Device& device, const Stream& stream);
+
+}  // namespace marketplace::gpu
