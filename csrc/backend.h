@@ -78,7 +78,7 @@ struct DeviceIntegers {
 struct Labels {
   const std::int32_t* data = nullptr;  // (B,); nullptr where a device has them
   std::optional<std::int32_t> ignore_index;
-  DeviceIntegers there;
+  DeviceIntegers there{};
 };
 
 // Where results go, row-major float32.
