@@ -74,12 +74,15 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
   }
 }
 
+bool CpuExecutor::repacks() const {
+  return std::find(on_demand_.begin(), on_demand_.end(), true) != on_demand_.end();
+}
+
 std::int64_t CpuExecutor::level_tile(std::size_t level, std::int64_t batch) const {
   const Program& program = programs_[level];
   const std::int64_t sample_bytes =
       (program.scratch_size + program.input_size + program.output_size) * element_bytes_;
-  const bool repacks = std::find(on_demand_.begin(), on_demand_.end(), true) != on_demand_.end();
-  const std::int64_t budget = repacks ? kOnDemandTileBytes : kTileBytes;
+  const std::int64_t budget = repacks() ? kOnDemandTileBytes : kTileBytes;
   return std::clamp<std::int64_t>(budget / std::max<std::int64_t>(sample_bytes, 1), 1, batch);
 }
 
@@ -212,8 +215,8 @@ void CpuExecutor::plan_job(Job& job) {
       whole ? 1 : std::clamp<std::int64_t>(kPartialLosses / paths, 1, std::min(batch, kMostBlocks));
   prepare_workspaces(job.tile);
   if (job.leader) job.leader->assign(programs_.size(), {});
-  if (blocks != schedule_.blocks || job.plan != schedule_.plan)
-    schedule_ = make_schedule(job.plan, blocks, flops_, pool_->threads());
+  if (blocks != schedule_.blocks || repacks() != schedule_.repacks || job.plan != schedule_.plan)
+    schedule_ = make_schedule(job.plan, blocks, repacks(), flops_, pool_->threads());
   job.schedule = &schedule_;
 }
 

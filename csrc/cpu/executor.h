@@ -46,6 +46,7 @@ class CpuExecutor : public Executor {
   std::int64_t level_tile(std::size_t level, std::int64_t batch) const;
   std::int64_t tile_samples(std::int64_t batch) const;
   std::int64_t output_bytes(std::size_t level) const;  // of one sample
+  bool repacks() const;  // whether some level's panels are made on demand
   // `wide`: the last spec's vendors side by side, see WideHead.
   void choose_panels(const std::vector<VendorWeights>& weights, bool wide);
   std::int64_t kept_bytes(std::size_t level, const std::vector<VendorWeights>& weights) const;

@@ -22,8 +22,11 @@ class Sink {
 
 // A plan's tasks. Kept from call to call, so that a repeated one allocates nothing.
 struct Schedule {
+  // A root, some of its children with all that is below them, and a chunk of the batch.
   struct Task {
     std::int64_t root, chunk;
+    std::int64_t first_child, last_child;  // among children[0].rows, the last one not included
+    bool leads;                            // of the root's tasks for this chunk, the first
   };
   // Rows of level i + 1 below row r of level i: children[i][begin[i][r] .. begin[i][r + 1]).
   struct Children {
@@ -32,6 +35,7 @@ struct Schedule {
   };
 
   Plan plan;
+  bool repacks = false;  // panels are made on demand, for every task anew
   // A block of samples is summed by one thread, in order, so sums depend on the blocks alone; a
   // chunk is some blocks for one task.
   std::int64_t blocks = 0, chunks = 1;
@@ -42,7 +46,7 @@ struct Schedule {
 };
 
 // Some tasks for every thread. flops: of one sample, per level.
-Schedule make_schedule(const Plan& plan, std::int64_t blocks,
+Schedule make_schedule(const Plan& plan, std::int64_t blocks, bool repacks,
                        const std::vector<std::int64_t>& flops, int threads);
 
 struct Job {

@@ -22,7 +22,9 @@ void Walker::visit(std::size_t level, std::int64_t row, const std::byte* in) {
   args.in = in;
   args.out = workspace_.activations[level].get();
   args.inference = job_.inference;
-  if (job_.leader && job_.schedule->leader_row[level] == row) args.leader = &(*job_.leader)[level];
+  const bool leads = level > 0 || task_.leads;  // a root that several tasks run speaks once
+  if (job_.leader && leads && job_.schedule->leader_row[level] == row)
+    args.leader = &(*job_.leader)[level];
   executor_.run_vendor(workspace_, level, job_.weights, job_.plan.levels[level].vendor[row], args);
   if (level + 1 == levels) {
     const auto* values = reinterpret_cast<const float*>(args.out);
@@ -34,9 +36,16 @@ void Walker::visit(std::size_t level, std::int64_t row, const std::byte* in) {
     visit_children(level, row, args.out);
 }
 
+Walker::Range Walker::children_of(std::size_t level, std::int64_t row) const {
+  if (level == 0) return {task_.first_child, task_.last_child};
+  const std::vector<std::int64_t>& begin = job_.schedule->children[level].begin;
+  return {begin[row], begin[row + 1]};
+}
+
 void Walker::visit_children(std::size_t level, std::int64_t row, const std::byte* in) {
   const Schedule::Children& children = job_.schedule->children[level];
-  for (std::int64_t c = children.begin[row]; c < children.begin[row + 1]; ++c)
+  const auto [first, last] = children_of(level, row);
+  for (std::int64_t c = first; c < last; ++c)
     if (job_.schedule->used[level + 1][children.rows[c]]) visit(level + 1, children.rows[c], in);
 }
 
@@ -46,8 +55,9 @@ void Walker::visit_head(std::size_t level, std::int64_t row, const std::byte* in
   const std::vector<std::int32_t>& vendor = job_.plan.levels[level + 1].vendor;
   const WideHead& head = *executor_.head_;
   const std::int64_t outputs = executor_.programs_[level + 1].output_size;
-  const std::int64_t most = head.run_vendors(job_.tile), end = children.begin[row + 1];
-  for (std::int64_t c = children.begin[row]; c < end;) {
+  const std::int64_t most = head.run_vendors(job_.tile);
+  const auto [begin, end] = children_of(level, row);
+  for (std::int64_t c = begin; c < end;) {
     const std::int64_t first = vendor[children.rows[c]];
     std::int64_t count = 1;
     while (count < most && c + count < end && vendor[children.rows[c + count]] == first + count)

@@ -13,6 +13,12 @@ class Walker {
   void run();
 
  private:
+  struct Range {
+    std::int64_t first, last;
+  };
+
+  // Of a row, as far as they are the task's; places among Schedule::Children::rows.
+  Range children_of(std::size_t level, std::int64_t row) const;
   void visit(std::size_t level, std::int64_t row, const std::byte* in);
   void visit_children(std::size_t level, std::int64_t row, const std::byte* in);
   void visit_head(std::size_t level, std::int64_t row, const std::byte* in);
