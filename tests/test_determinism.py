@@ -37,9 +37,9 @@ NORMED = [
 MARKETS = [pytest.param(PLAIN, id="plain"), pytest.param(NORMED, id="batch_norm")]
 
 
-def train(description, steps=3, samples=13, **options):
+def train(description, steps=3, samples=13, vendors=VENDORS, **options):
     """Train a little; return the losses of every probe, the answers and the final state."""
-    built = build(description, VENDORS)
+    built = build(description, vendors)
     opt = optimizer(built, seed=17, learning_rate=0.1, **options)
     losses = []
     for step in range(steps):
@@ -123,3 +123,16 @@ def test_losses_in_bfloat16_are_near_those_in_float32():
     difference = np.abs(coarse - fine)
     assert difference.max() > 0
     assert difference.max() < 12 * 2.0**-8 * np.abs(fine).max()
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_panels_made_on_demand(normed):
+    """55 MB of panels are not kept: the leader's root is cut by its children, not by samples."""
+    convolution = [conv(1, 8, 3), *([norm(8, "batch_norm")] if normed else []), FLATTEN]
+    description = [convolution, [linear(800, 440), RELU], [linear(440, 3)]]
+    runs = [
+        train(description, 1, vendors=(2, 40, 5), plan="star", threads=threads)
+        for threads in (1, 2, 5)
+    ]
+    assert_same_run(runs[0], runs[1])
+    assert_same_run(runs[0], runs[2])
