@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "core/dtype.h"
 #include "core/shape.h"
+#include "core/vector.h"
 #include "graph/model.h"
 
 namespace marketplace {
@@ -45,7 +47,7 @@ struct VendorWeights {
   std::vector<std::uint64_t> seeds;
   float amplitude = 0;
   std::vector<float> scales;
-  std::shared_ptr<const std::vector<float>> values;
+  std::shared_ptr<const Vector> values;
   // seeded: vendors 2, 4, ... have the seeds of vendors 1, 3, ... and the opposite deltas
   bool antithetic = false;
 
@@ -158,6 +160,13 @@ class Exchange {
   virtual void copy_to_host(void* to, const void* from, int from_device, std::int64_t bytes) = 0;
 };
 
+// One step of Adam (Kingma & Ba 2015) for a direction d:
+//   mean = b1 mean + (1 - b1) d, square = b2 square + (1 - b2) d^2
+//   d = mean_share mean / (sqrt(square_share square) + epsilon)
+struct AdamStep {
+  float b1 = 0, b2 = 0, mean_share = 1, square_share = 1, epsilon = 0;
+};
+
 class Backend : public std::enable_shared_from_this<Backend> {
  public:
   virtual ~Backend() = default;
@@ -176,20 +185,34 @@ class Backend : public std::enable_shared_from_this<Backend> {
     static_cast<void>(models), static_cast<void>(counts), static_cast<void>(input_shape);
     return nullptr;
   }
-  // out (n,): what vendor v adds to W (for explicit weights: instead of W).
-  virtual void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
-                     float* out) = 0;
+
+  // Vectors are computed where this backend computes: nothing of their size crosses to the host.
+  // What `work` asks of the functions below is done as one whole, or not at all where a device
+  // fails; `work` reads and writes none of those vectors itself.
+  virtual void together(const std::function<void()>& work) { work(); }
+  // Takes the memory that a vector needs where this backend computes.
+  virtual void reserve(const Vector& vector) { static_cast<void>(vector); }
+  // A vector outlives this backend: between the two it may be kept where this backend computes.
+  virtual void hold(const Vector& vector) { static_cast<void>(vector); }
+  virtual void release(const Vector& vector) noexcept { static_cast<void>(vector); }
   // out (n,) = sum over v of coefficients[v] * delta_v, summed in the order of v.
   virtual void combine(const Model& model, const VendorWeights& weights,
-                       const std::vector<double>& coefficients, float* out) = 0;
-  // Sum of squares in float64, in an order that depends on `count` alone.
-  virtual double squared_norm(const float* values, std::int64_t count) = 0;
+                       const std::vector<double>& coefficients, Vector& out) = 0;
+  // target += scale * values.
+  virtual void add_scaled(Vector& target, const Vector& values, float scale) = 0;
+  // target = decay * target + values.
+  virtual void decay_add(Vector& target, float decay, const Vector& values) = 0;
+  virtual void adam(Vector& direction, Vector& mean, Vector& square, const AdamStep& step) = 0;
+  // Divides each by its norm, or all by that of all of them together; zeros stay. Sums of squares
+  // in float64, in an order that depends on the sizes alone.
+  virtual void normalise(Directions& vectors, bool together) = 0;
+  // The same norms: what is longer than `length` is cut to it.
+  virtual void clip(Directions& vectors, bool together, float length) = 0;
+
   // For benchmarks: floating point operations a second of the matrix kernel on data in cache, all
   // threads, and deltas a second of one thread.
   virtual double measure_peak(double seconds) = 0;
   virtual double measure_random(double seconds) = 0;
-  // target += scale * values.
-  virtual void add_scaled(float* target, const float* values, float scale, std::int64_t count) = 0;
 };
 
 }  // namespace marketplace

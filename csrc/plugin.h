@@ -14,7 +14,7 @@
 namespace marketplace {
 
 // Raised whenever this header, backend.h or what they hand over changes.
-inline constexpr int kPluginInterface = 3;
+inline constexpr int kPluginInterface = 4;
 
 struct PluginDevice {
   std::string description;  // "NVIDIA H200, sm_90, 132 multiprocessors, 139 GiB"

@@ -37,6 +37,12 @@ Array<T> to_array(const std::vector<T>& values) {
   return to_array(values, {static_cast<py::ssize_t>(values.size())});
 }
 
+inline Array<float> to_array(const Vector& values) {
+  Array<float> array(values.size());
+  std::copy_n(values.data(), values.size(), array.mutable_data());
+  return array;
+}
+
 // x (B, *sample), or (U, B, *sample) when `stacked`, of an array's dtype and shape.
 inline Batch make_batch(const std::string& dtype, const Shape& shape, bool stacked,
                         std::int64_t inputs) {

@@ -13,8 +13,8 @@ namespace {
 
 using Weights = std::vector<VendorWeights>;
 
-std::shared_ptr<const std::vector<float>> shared_values(const Array<float>& values) {
-  return std::make_shared<const std::vector<float>>(to_vector(values));
+std::shared_ptr<const Vector> shared_values(const Array<float>& values) {
+  return std::make_shared<const Vector>(to_vector(values));
 }
 
 VendorWeights seeded(const Array<std::uint64_t>& seeds, float amplitude, bool antithetic) {
@@ -165,18 +165,22 @@ Array<float> combine(Market& self, std::size_t spec, const VendorWeights& weight
     fail("combine", std::to_string(weights.count) + " coefficients",
          py::str(coefficients.attr("shape")).cast<std::string>());
   const std::vector<double> values(coefficients.data(), coefficients.data() + coefficients.size());
-  Array<float> out(model.parameter_count());
-  float* data = out.mutable_data();
-  const py::gil_scoped_release release;
-  self.backend().combine(model, weights, values, data);
-  return out;
+  Vector out(model.parameter_count());
+  {
+    const py::gil_scoped_release release;
+    self.backend().combine(model, weights, values, out);
+    static_cast<void>(std::as_const(out).data());
+  }
+  return to_array(out);
 }
 
 Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& weights) {
   const Model& model = self.model(spec);
   Array<float> out({weights.count, model.parameter_count()});
-  for (std::int64_t v = 0; v < weights.count; ++v)
-    self.backend().delta(model, weights, v, out.mutable_data() + v * model.parameter_count());
+  for (std::int64_t v = 0; v < weights.count; ++v) {
+    const Vector delta = self.delta(spec, weights, v);
+    std::copy_n(delta.data(), delta.size(), out.mutable_data() + v * delta.size());
+  }
   return out;
 }
 

@@ -128,6 +128,15 @@ bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& 
   return self.step(losses, rows, unit);
 }
 
+bool start_search(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
+                  const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  const py::gil_scoped_release release;
+  return self.start_search(losses, rows, unit);
+}
+
 bool add_replica(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
                  const std::string& mode) {
   const std::vector<float> losses = to_vector(loss);
@@ -337,6 +346,8 @@ void bind_optimizer(py::module_& module) {
             self.update_lr_scales(direction_vectors(directions));
           },
           py::arg("directions"))
+      .def("start_search", &start_search, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("end_search", &Optimizer::end_search, py::arg("learning_rates"))
       .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"));
   bind_shares(optimizer);
   bind_state(optimizer);

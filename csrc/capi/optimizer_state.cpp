@@ -56,12 +56,11 @@ std::string settings_of(const mp_optimizer& own, const Optimizer::State& state) 
   return settings.dump();
 }
 
-template <class T>
-void add_array(std::vector<TensorToWrite>& list, const std::string& name,
-               const std::vector<T>& values) {
+template <class Values>
+void add_array(std::vector<TensorToWrite>& list, const std::string& name, const Values& values) {
   if (values.empty()) return;
   list.push_back({kOptimizerPrefix + name,
-                  sizeof(T) == 8 ? "U64" : "F32",
+                  sizeof(*values.data()) == 8 ? "U64" : "F32",
                   {static_cast<std::int64_t>(values.size())},
                   values.data()});
 }

@@ -1,6 +1,7 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/threefry.h"
@@ -37,37 +38,91 @@ class CpuBackend : public Backend {
     return std::make_unique<CpuNodeProber>(*this, models, counts, input_shape, kernels_, pool_);
   }
 
-  void delta(const Model& model, const VendorWeights& weights, std::int64_t vendor,
-             float* out) override {
-    if (weights.kind == VendorWeights::Kind::explicit_) {
-      const float* values = weights.values->data() + vendor * model.parameter_count();
-      std::copy(values, values + model.parameter_count(), out);
-      return;
-    }
-    std::vector<double> coefficients(weights.count, 0.0);
-    coefficients[vendor] = 1.0;
-    combine(model, weights, coefficients, out);
-  }
-
   void combine(const Model& model, const VendorWeights& weights,
-               const std::vector<double>& coefficients, float* out) override {
-    std::fill(out, out + model.parameter_count(), 0.0f);
+               const std::vector<double>& coefficients, Vector& out) override {
+    float* sums = out.overwrite();
+    std::fill_n(sums, out.size(), 0.0f);
     switch (weights.kind) {
       case VendorWeights::Kind::base: return;
-      case VendorWeights::Kind::seeded: return combine_seeded(model, weights, coefficients, out);
+      case VendorWeights::Kind::seeded: return combine_seeded(model, weights, coefficients, sums);
       case VendorWeights::Kind::scaled: {
         double scale = 0;
         for (std::int64_t v = 0; v < weights.count; ++v)
           scale += coefficients[v] * weights.scales[v];
-        return add_scaled(out, weights.values->data(), static_cast<float>(scale),
-                          model.parameter_count());
+        return add_scaled(out, *weights.values, static_cast<float>(scale));
       }
       case VendorWeights::Kind::explicit_:
         fail("direction", "vendors that differ by a delta", "explicit weights");
     }
   }
 
-  double squared_norm(const float* values, std::int64_t count) override {
+  void add_scaled(Vector& target, const Vector& values, float scale) override {
+    float* out = target.data();
+    const float* in = values.data();
+    in_pieces(target.size(), [&](std::int64_t first, std::int64_t count) {
+      kernels_.add_scaled(out + first, in + first, scale, out + first, count);
+    });
+  }
+
+  void decay_add(Vector& target, float decay, const Vector& values) override {
+    float* out = target.data();
+    const float* in = values.data();
+    in_pieces(target.size(), [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t i = first; i < first + count; ++i) out[i] = decay * out[i] + in[i];
+    });
+  }
+
+  void adam(Vector& direction, Vector& mean, Vector& square, const AdamStep& step) override {
+    float *d = direction.data(), *m = mean.data(), *s = square.data();
+    in_pieces(direction.size(), [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t i = first; i < first + count; ++i) {
+        m[i] = step.b1 * m[i] + (1 - step.b1) * d[i];
+        s[i] = step.b2 * s[i] + (1 - step.b2) * d[i] * d[i];
+        d[i] = m[i] * step.mean_share / (std::sqrt(s[i] * step.square_share) + step.epsilon);
+      }
+    });
+  }
+
+  void normalise(Directions& vectors, bool together) override {
+    const std::vector<double> lengths = norms(vectors, together);
+    for (std::size_t k = 0; k < vectors.size(); ++k) {
+      const auto norm = static_cast<float>(lengths[k]);
+      float* values = vectors[k].data();
+      in_pieces(vectors[k].size(), [&](std::int64_t first, std::int64_t count) {
+        for (std::int64_t i = first; i < first + count; ++i)
+          values[i] = norm > 0 ? values[i] / norm : 0.0f;
+      });
+    }
+  }
+
+  void clip(Directions& vectors, bool together, float length) override {
+    const std::vector<double> lengths = norms(vectors, together);
+    for (std::size_t k = 0; k < vectors.size(); ++k) {
+      if (lengths[k] <= length) continue;
+      const auto factor = static_cast<float>(length / lengths[k]);
+      float* values = vectors[k].data();
+      in_pieces(vectors[k].size(), [&](std::int64_t first, std::int64_t count) {
+        for (std::int64_t i = first; i < first + count; ++i) values[i] *= factor;
+      });
+    }
+  }
+
+  double measure_peak(double seconds) override {
+    return cpu::measure_peak(kernels_, dtype_, *pool_, seconds);
+  }
+  double measure_random(double seconds) override { return cpu::measure_random(kernels_, seconds); }
+
+ private:
+  // run(first, count) for all of [0, total), on all threads.
+  template <class Run>
+  void in_pieces(std::int64_t total, Run run) {
+    pool_->run((total + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t index, int) {
+      const std::int64_t first = index * kValuesPerTask;
+      run(first, std::min(kValuesPerTask, total - first));
+    });
+  }
+
+  double squared_norm(const float* values, std::int64_t count) {
     std::vector<double> sums((count + kValuesPerSum - 1) / kValuesPerSum);
     pool_->run(static_cast<std::int64_t>(sums.size()), [&](std::int64_t index, int) {
       const std::int64_t end = std::min(count, (index + 1) * kValuesPerSum);
@@ -81,20 +136,17 @@ class CpuBackend : public Backend {
     return total;
   }
 
-  double measure_peak(double seconds) override {
-    return cpu::measure_peak(kernels_, dtype_, *pool_, seconds);
-  }
-  double measure_random(double seconds) override { return cpu::measure_random(kernels_, seconds); }
-
-  void add_scaled(float* target, const float* values, float scale, std::int64_t count) override {
-    pool_->run((count + kValuesPerTask - 1) / kValuesPerTask, [&](std::int64_t index, int) {
-      const std::int64_t first = index * kValuesPerTask;
-      kernels_.add_scaled(target + first, values + first, scale, target + first,
-                          std::min(kValuesPerTask, count - first));
-    });
+  std::vector<double> norms(const Directions& vectors, bool together) {
+    std::vector<double> squares;
+    double whole = 0;
+    for (const Vector& vector : vectors) {
+      squares.push_back(squared_norm(vector.data(), vector.size()));
+      whole += squares.back();
+    }
+    for (double& square : squares) square = std::sqrt(together ? whole : square);
+    return squares;
   }
 
- private:
   struct Piece {
     int id;
     std::int64_t first, count;  // blocks

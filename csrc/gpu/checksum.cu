@@ -1,3 +1,4 @@
+#include <numeric>
 #include <string>
 
 #include "core/error.h"
@@ -6,28 +7,32 @@
 
 namespace marketplace::gpu {
 
-std::uint64_t weight_checksum(const DeviceExecutor& executor) {
-  const DeviceGuard guard(executor.device().index);
-  std::uint64_t sums[kChecksumBlocks];
-  const DeviceMemory on_device = executor.device().pool.allocate(sizeof sums, executor.stream());
-  checksum_gpu(executor.weights(), executor.weight_count(), on_device.get<std::uint64_t>(),
-               executor.stream());
-  copy_to_host(sums, on_device.get(), sizeof sums, executor.stream());
-  executor.stream().synchronize();
-  std::uint64_t total = 0;
-  for (const std::uint64_t sum : sums) total += sum;
-  return total;
+std::vector<std::uint64_t> checksums(const Team& team, std::size_t device,
+                                     const std::vector<std::shared_ptr<Resident>>& vectors) {
+  const Stream& stream = team.stream(device);
+  std::vector<std::uint64_t> sums(vectors.size() * kChecksumBlocks), totals;
+  const auto bytes = static_cast<std::int64_t>(sums.size() * sizeof(std::uint64_t));
+  const DeviceMemory on_device = team.device(device)->pool.allocate(bytes, stream);
+  for (std::size_t i = 0; i < vectors.size(); ++i)
+    checksum_gpu(vectors[i]->at(device), vectors[i]->count(),
+                 on_device.get<std::uint64_t>() + i * kChecksumBlocks, stream);
+  copy_to_host(sums.data(), on_device.get(), bytes, stream);
+  stream.synchronize();
+  for (auto first = sums.begin(); first != sums.end(); first += kChecksumBlocks)
+    totals.push_back(std::accumulate(first, first + kChecksumBlocks, std::uint64_t{0}));
+  return totals;
 }
 
-void compare_weights(const std::vector<std::unique_ptr<DeviceExecutor>>& executors) {
-  const std::uint64_t expected = weight_checksum(*executors[0]);
-  for (const auto& executor : executors) {
-    const std::uint64_t received = weight_checksum(*executor);
-    if (received != expected)
-      fail(ErrorKind::runtime, "weights",
-           "the checksum " + std::to_string(expected) + " of device " +
-               std::to_string(executors[0]->device().index) + " on every device",
-           std::to_string(received) + " on device " + std::to_string(executor->device().index));
+void compare_devices(const Team& team, const std::vector<std::shared_ptr<Resident>>& vectors) {
+  const std::vector<std::uint64_t> expected = checksums(team, 0, vectors);
+  for (std::size_t d = 1; d < team.size(); ++d) {
+    const std::vector<std::uint64_t> received = checksums(team, d, vectors);
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      if (received[i] != expected[i])
+        fail(ErrorKind::runtime, "weights",
+             "the checksum " + std::to_string(expected[i]) + " of device " +
+                 std::to_string(team.device(0)->index) + " on every device",
+             std::to_string(received[i]) + " on device " + std::to_string(team.device(d)->index));
   }
 }
 

@@ -1,17 +1,18 @@
-// Whether all devices hold the same weights, to the bit.
+// Whether all devices hold the same values, to the bit.
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "gpu/device_executor.h"
+#include "gpu/team.h"
 
 namespace marketplace::gpu {
 
-// A sum over (value bits, position) that no single change leaves as it was.
-std::uint64_t weight_checksum(const DeviceExecutor& executor);
+// Sums over (value bits, position), which no single change leaves as they were: one per vector.
+std::vector<std::uint64_t> checksums(const Team& team, std::size_t device,
+                                     const std::vector<std::shared_ptr<Resident>>& vectors);
 
 // Throws ErrorKind::runtime, naming the first device that differs from the first of all.
-void compare_weights(const std::vector<std::unique_ptr<DeviceExecutor>>& executors);
+void compare_devices(const Team& team, const std::vector<std::shared_ptr<Resident>>& vectors);
 
 }  // namespace marketplace::gpu

@@ -27,15 +27,14 @@ std::int64_t append(std::vector<std::byte>& to, const std::vector<T>& values) {
 
 }  // namespace
 
-DeviceExecutor::DeviceExecutor(std::shared_ptr<const Lowered> lowered,
-                               std::shared_ptr<Device> device)
-    : lowered_(std::move(lowered)), device_(std::move(device)), stream_(device_->index) {
+DeviceExecutor::DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Team> team,
+                               std::size_t index)
+    : lowered_(std::move(lowered)),
+      team_(std::move(team)),
+      device_(team_->device(index)),
+      vectors_(team_->stream(index)),
+      stream_(device_->index) {
   const DeviceGuard guard(device_->index);
-  for (const auto& model : lowered_->models) {
-    weight_at_.push_back(weight_count_);
-    weight_count_ += model->parameter_count();
-  }
-  weights_ = device_->pool.allocate(weight_count_ * 4, stream_);
   upload_constants();
 }
 
@@ -55,28 +54,6 @@ void DeviceExecutor::upload_constants() {
   constants_ = device_->pool.allocate(bytes, stream_);
   copy_to_device(constants_.get(), block.data(), bytes, stream_);
   stream_.synchronize();  // the block ends here
-}
-
-void DeviceExecutor::update_weights() {
-  const DeviceGuard guard(device_->index);
-  stream_.synchronize();  // nobody reads the staging memory any more
-  std::byte* staging = reserve(weight_staging_, weight_count_ * 4);
-  for (std::size_t i = 0; i < lowered_->models.size(); ++i) {
-    const Model& model = *lowered_->models[i];
-    if (model.parameter_count() > 0)
-      std::memcpy(staging + weight_at_[i] * 4, model.values(),
-                  static_cast<std::size_t>(model.parameter_count()) * 4);
-  }
-  copy_to_device(weights_.get(), staging, weight_count_ * 4, stream_);
-}
-
-void DeviceExecutor::update_weights(const DeviceExecutor& from) {
-  Event there(from.device_->index);
-  there.record(from.stream_);
-  const DeviceGuard guard(device_->index);
-  stream_.wait(there);
-  copy_peer(weights_.get(), device_->index, from.weights_.get(), from.device_->index,
-            weight_count_ * 4, stream_);
 }
 
 // Finds the session of such a call, or makes one; it is the first of the list then.
@@ -137,6 +114,12 @@ Session& DeviceExecutor::begin(const Request& request) {
       request, found,
       {at<std::byte>(found.arena.upload), at<IncomingReport>(found.arena.results + found.report)},
       lowered_->programs.back().output_size, stream_);
+  for (std::size_t i = 0; i < request.directions.size(); ++i)
+    if (request.directions[i] != nullptr)
+      copy_on_device(at<void>(found.arena.upload + found.upload.levels[i].values),
+                     request.directions[i], lowered_->models[i]->parameter_count() * 4, stream_);
+  if (found.bases != request.bases) found.graph = Graph();
+  found.bases = request.bases;
   return found;
 }
 
@@ -156,7 +139,7 @@ void DeviceExecutor::pack(const Session& session) {
     const std::byte* constants = constants_.get<std::byte>();
     PackArgs args;
     args.kind = session.signature.vendors[i].kind;
-    args.base = weights() + weight_at_[i];
+    args.base = session.bases[i];
     args.values = at<float>(session.arena.upload + upload.values);
     args.seeds = at<std::uint64_t>(session.arena.upload + upload.seeds);
     args.scales = at<float>(session.arena.upload + upload.scales);
@@ -283,6 +266,7 @@ void DeviceExecutor::fetch_results(const Session& session) {
 // A call's kernels are recorded when it comes the second time, and replayed from then on.
 void DeviceExecutor::start_losses(const Request& request) {
   const DeviceGuard guard(device_->index);
+  const Reading reading(vectors_, stream_);
   Session& session = begin(request);
   if (session.runs++ == 0) {
     run_losses(session);
@@ -363,6 +347,7 @@ void DeviceExecutor::leave_rows(const Session& session, const Chunk& chunk, std:
 void DeviceExecutor::forward(const Request& request, const Output& out, const std::int64_t* paths,
                              LeaderStatistics* leader, const std::vector<std::int64_t>* order) {
   const DeviceGuard guard(device_->index);
+  const Reading reading(vectors_, stream_);
   const Session& session = begin(request);
   const bool stays = out.device != kHost;
   if (stays) follow(stream_, device_->doors->at(out.device));

@@ -6,10 +6,10 @@
 #include <memory>
 #include <vector>
 
-#include "gpu/device.h"
 #include "gpu/memory.h"
 #include "gpu/run_program.h"
 #include "gpu/session.h"
+#include "gpu/team.h"
 
 namespace marketplace::gpu {
 
@@ -21,17 +21,9 @@ struct Lowered {
 
 class DeviceExecutor {
  public:
-  DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Device> device);
-
-  const Stream& stream() const { return stream_; }
-  Device& device() const { return *device_; }
-
-  // Base weights of all specs, end to end, as of the last update; from the host, or from another
-  // device that has them already.
-  void update_weights();
-  void update_weights(const DeviceExecutor& from);
-  float* weights() const { return weights_.get<float>(); }
-  std::int64_t weight_count() const { return weight_count_; }
+  // On one device of a team, which keeps the weights.
+  DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Team> team,
+                 std::size_t index);
 
   // Puts a call's work on the stream.
   void start_losses(const Request& request);
@@ -75,14 +67,13 @@ class DeviceExecutor {
   }
 
   std::shared_ptr<const Lowered> lowered_;
+  std::shared_ptr<Team> team_;
   std::shared_ptr<Device> device_;
+  const Stream& vectors_;  // of the team
   Stream stream_;
-  PinnedMemory staging_, fetched_, weight_staging_;
+  PinnedMemory staging_, fetched_;
   DeviceMemory arena_;      // of the call that runs; its contents do not outlive it
   DeviceMemory constants_;  // parameter tables and taps of every level
-  DeviceMemory weights_;
-  std::int64_t weight_count_ = 0;
-  std::vector<std::int64_t> weight_at_;  // per level, floats
   struct LevelTables {
     std::int64_t parameters, tiles, tile_count, taps;
   };

@@ -38,11 +38,10 @@ bool same_plan(const Plan& a, const Plan& b) {
 }  // namespace
 
 GpuExecutor::GpuExecutor(const std::vector<std::shared_ptr<Model>>& models,
-                         const Shape& input_shape,
-                         const std::vector<std::shared_ptr<Device>>& devices)
-    : lowered_(lower_all(models, input_shape, devices[0]->dtype)) {
-  for (const auto& device : devices)
-    devices_.push_back(std::make_unique<DeviceExecutor>(lowered_, device));
+                         const Shape& input_shape, std::shared_ptr<Team> team)
+    : lowered_(lower_all(models, input_shape, team->device(0)->dtype)), team_(std::move(team)) {
+  for (std::size_t d = 0; d < team_->size(); ++d)
+    devices_.push_back(std::make_unique<DeviceExecutor>(lowered_, team_, d));
 }
 
 void GpuExecutor::share_out(const Plan& plan, bool statistics) {
@@ -55,16 +54,38 @@ void GpuExecutor::share_out(const Plan& plan, bool statistics) {
   statistics_ = statistics;
 }
 
-// The host's weights go to the first device, and from there to the others; now and then all compare
-// what they have.
-void GpuExecutor::bring_weights() {
+// What each device runs of a call: its part of the plan, on the weights that it keeps.
+std::vector<Request> GpuExecutor::requests_for(const Request& whole) {
+  const auto guard = team_->lock();
+  std::vector<Request> requests(parts_.size(), whole);
+  for (std::size_t d = 0; d < parts_.size(); ++d) {
+    requests[d].plan = &parts_[d].plan;
+    requests[d].leaders = parts_[d].leaders;
+  }
+  std::vector<std::shared_ptr<Resident>> bases;
+  for (std::size_t i = 0; i < lowered_->models.size(); ++i) {
+    const Vector& base = lowered_->models[i]->weights();
+    const VendorWeights& vendors = (*whole.weights)[i];
+    const bool scaled = vendors.kind == VendorWeights::Kind::scaled && !base.empty();
+    const auto held = base.empty() ? nullptr : team_->bring(base);
+    const auto direction = scaled ? team_->bring(*vendors.values) : nullptr;
+    for (std::size_t d = 0; d < parts_.size(); ++d) {
+      requests[d].bases.push_back(held ? held->at(d) : nullptr);
+      requests[d].directions.push_back(direction ? direction->at(d) : nullptr);
+    }
+    if (held) bases.push_back(held);
+  }
+  watch(bases);
+  return requests;
+}
+
+// Now and then all devices compare what they have.
+void GpuExecutor::watch(const std::vector<std::shared_ptr<Resident>>& bases) {
   std::vector<std::uint64_t> versions;
-  for (const auto& model : lowered_->models) versions.push_back(model->version());
+  for (const auto& model : lowered_->models) versions.push_back(model->weights().version());
   if (versions == versions_) return;
   versions_.clear();
-  devices_[0]->update_weights();
-  for (std::size_t d = 1; d < devices_.size(); ++d) devices_[d]->update_weights(*devices_[0]);
-  if (devices_.size() > 1 && updates_++ % kUpdatesPerCheck == 0) compare_weights(devices_);
+  if (team_->size() > 1 && updates_++ % kUpdatesPerCheck == 0) compare_devices(*team_, bases);
   versions_ = std::move(versions);
 }
 
@@ -72,11 +93,10 @@ void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
                          const Batch& batch, const Labels& labels, float* losses,
                          LeaderStatistics* leader) {
   share_out(plan, leader != nullptr);
-  bring_weights();
+  const std::vector<Request> requests =
+      requests_for({&plan, &weights, &batch, &labels, false, {}, {}, {}});
   if (leader) leader->assign(lowered_->programs.size(), {});
-  for (std::size_t d = 0; d < parts_.size(); ++d)
-    devices_[d]->start_losses(
-        {&parts_[d].plan, &weights, &batch, &labels, false, parts_[d].leaders});
+  for (std::size_t d = 0; d < parts_.size(); ++d) devices_[d]->start_losses(requests[d]);
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     std::vector<float> mine(parts_[d].paths.size());
     devices_[d]->finish_losses(mine.data(), leader);
@@ -87,26 +107,22 @@ void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
 void GpuExecutor::run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
                               const std::vector<std::int64_t>* order) {
   share_out(*request.plan, leader != nullptr);
-  bring_weights();
+  const std::vector<Request> requests = requests_for(request);
   if (leader) leader->assign(lowered_->programs.size(), {});
-  for (std::size_t d = 0; d < parts_.size(); ++d) {
-    Request mine = request;
-    mine.plan = &parts_[d].plan;
-    mine.leaders = parts_[d].leaders;
-    devices_[d]->forward(mine, out, parts_[d].paths.data(), leader, order);
-  }
+  for (std::size_t d = 0; d < parts_.size(); ++d)
+    devices_[d]->forward(requests[d], out, parts_[d].paths.data(), leader, order);
 }
 
 void GpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
                           const Batch& batch, const Output& out, LeaderStatistics* leader) {
-  run_forward({&plan, &weights, &batch, nullptr, false, {}}, out, leader);
+  run_forward({&plan, &weights, &batch, nullptr, false, {}, {}, {}}, out, leader);
 }
 
 void GpuExecutor::infer(const Batch& batch, const Output& out) {
   Plan plan;
   plan.levels.assign(lowered_->programs.size(), {{0}, {0}});
   const std::vector<VendorWeights> weights(lowered_->programs.size());
-  run_forward({&plan, &weights, &batch, nullptr, true, {}}, out, nullptr);
+  run_forward({&plan, &weights, &batch, nullptr, true, {}, {}, {}}, out, nullptr);
 }
 
 namespace {
@@ -178,7 +194,7 @@ void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const
     rows.device = first.index;
   }
   std::vector<float> values(batch.size * each);
-  run_forward({&plan, &weights, &rows, nullptr, true, {}}, values.data(), nullptr, &order);
+  run_forward({&plan, &weights, &rows, nullptr, true, {}, {}, {}}, values.data(), nullptr, &order);
   for (std::int64_t r = 0; r < batch.size; ++r) {
     const float* mine = values.data() + r * each;
     const std::int64_t b = order[r];

@@ -13,7 +13,7 @@ namespace marketplace::gpu {
 class GpuExecutor : public Executor {
  public:
   GpuExecutor(const std::vector<std::shared_ptr<Model>>& models, const Shape& input_shape,
-              const std::vector<std::shared_ptr<Device>>& devices);
+              std::shared_ptr<Team> team);
 
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* losses, LeaderStatistics* leader) override;
@@ -26,13 +26,15 @@ class GpuExecutor : public Executor {
  private:
   // Parts of a plan, kept for the next call with the same one.
   void share_out(const Plan& plan, bool statistics);
-  void bring_weights();
+  std::vector<Request> requests_for(const Request& whole);
+  void watch(const std::vector<std::shared_ptr<Resident>>& bases);
   void run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
                    const std::vector<std::int64_t>* order = nullptr);
 
   std::shared_ptr<const Lowered> lowered_;
+  std::shared_ptr<Team> team_;
   std::vector<std::unique_ptr<DeviceExecutor>> devices_;
-  std::vector<std::uint64_t> versions_;  // of the models whose weights the devices have
+  std::vector<std::uint64_t> versions_;  // of the weights that the last call met
   std::uint64_t updates_ = 0;
   Plan plan_;
   bool statistics_ = false;

@@ -60,7 +60,7 @@ Session make_session(const std::vector<Program>& programs, const Request& reques
   for (const VendorWeights& weights : *request.weights) demand.vendors.push_back(weights.count);
   demand.losses = request.labels != nullptr;
   demand.inference = request.inference;
-  demand.upload_bytes = session.upload.bytes;
+  demand.upload_bytes = session.upload.arena_bytes;
   Extent results;
   results.add(demand.losses ? demand.paths() * 4 : 0);
   session.leaders = leader_places(programs, request, results);

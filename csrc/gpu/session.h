@@ -50,6 +50,7 @@ struct Session {
   std::vector<LeaderPlace> leaders;
   std::int64_t report = 0;  // bytes into the results, IncomingReport where something is checked
   DeviceMemory table;       // Schedule::table
+  std::vector<const float*> bases;  // of the latest call; a graph knows them
   Graph graph;
   std::int64_t graph_generation = -1;  // of the arena that the graph was recorded with
   std::int64_t runs = 0;

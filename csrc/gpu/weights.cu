@@ -89,19 +89,22 @@ UploadPlan plan_upload(const std::vector<Program>& programs, const Request& requ
       extent.add(labels_there ? request.batch->size * request.labels->there.bytes : 0);
   for (std::size_t i = 0; i < programs.size(); ++i) {
     const VendorWeights& weights = (*request.weights)[i];
-    const std::int64_t values =
-        weights.values ? static_cast<std::int64_t>(weights.values->size()) : 0;
     UploadPlan::Level level;
     level.seeds = extent.add(static_cast<std::int64_t>(weights.seeds.size()) * 8);
     level.scales = extent.add(static_cast<std::int64_t>(weights.scales.size()) * 4);
     level.amplitudes = extent.add(static_cast<std::int64_t>(weights.seeds.size()) * 4);
-    level.values = extent.add(values * 4);
+    if (weights.kind == VendorWeights::Kind::explicit_)
+      level.values = extent.add(weights.values->size() * 4);
     for (const Step& step : programs[i].steps)
       if (step.kind == StepKind::batch_norm && request.inference)
         level.running.push_back(extent.add(2 * step.channels * 4));
     plan.levels.push_back(level);
   }
   plan.bytes = extent.bytes();
+  for (std::size_t i = 0; i < programs.size(); ++i)
+    if ((*request.weights)[i].kind == VendorWeights::Kind::scaled)
+      plan.levels[i].values = extent.add((*request.weights)[i].values->size() * 4);
+  plan.arena_bytes = extent.bytes();
   return plan;
 }
 
@@ -119,7 +122,9 @@ void fill_upload(const std::vector<Program>& programs,
     write(block + level.scales, weights.scales.data(), weights.scales.size());
     const std::vector<float> amplitudes = seeded_amplitudes(weights);
     write(block + level.amplitudes, amplitudes.data(), amplitudes.size());
-    if (weights.values) write(block + level.values, weights.values->data(), weights.values->size());
+    if (weights.kind == VendorWeights::Kind::explicit_)
+      write(block + level.values, weights.values->data(),
+            static_cast<std::size_t>(weights.values->size()));
     write_running(programs[i], *models[i], level.running, block);
   }
 }

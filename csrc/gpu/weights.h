@@ -28,7 +28,8 @@ struct UploadPlan {
   std::int64_t samples = 0, labels = 0, counted = 0;
   std::int64_t raw_labels = 0;  // as they came, where a device has them
   std::vector<Level> levels;
-  std::int64_t bytes = 0;
+  std::int64_t bytes = 0;        // from the host
+  std::int64_t arena_bytes = 0;  // with what comes from the device itself: directions
 };
 
 struct Request {
@@ -38,6 +39,8 @@ struct Request {
   const Labels* labels = nullptr;  // nullptr: results are wanted, not losses
   bool inference = false;
   std::vector<std::int64_t> leaders;  // per level, whose batch statistics are wanted, or -1
+  // Per level, on the device: the base weights W, and of scaled vendors the direction, else null.
+  std::vector<const float*> bases, directions;
 };
 
 UploadPlan plan_upload(const std::vector<Program>& programs, const Request& request);

@@ -23,7 +23,7 @@ Model::Model(Graph graph) : graph_(std::move(graph)) {
     counters_[id] = counter_end_;
     if (!infos[id].buffer) counter_end_ += static_cast<std::uint32_t>(count);  // may wrap, legally
   }
-  values_.assign(values, 0.0f);
+  weights_ = Vector(values);
   buffers_.assign(buffers, 0.0f);
 }
 
@@ -33,8 +33,12 @@ int Model::find(const std::string& key) const {
   fail("parameter", "a key of the model", "'" + key + "'");
 }
 
+float* Model::data(int id) {
+  return (graph_.parameters[id].buffer ? buffers_.data() : weights_.data()) + offsets_[id];
+}
+
 const float* Model::data(int id) const {
-  return (graph_.parameters[id].buffer ? buffers_ : values_).data() + offsets_[id];
+  return (graph_.parameters[id].buffer ? buffers_.data() : weights_.data()) + offsets_[id];
 }
 
 void Model::absorb(const BatchStatistics& statistics) {

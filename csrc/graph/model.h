@@ -1,4 +1,5 @@
-// One spec's graph with the values of its parameters (float32, on the host) and of its buffers.
+// One spec's graph with the values of its parameters (float32, devices may keep the newest) and of
+// its buffers (on the host).
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/vector.h"
 #include "graph/graph.h"
 
 namespace marketplace {
@@ -26,20 +28,21 @@ class Model {
   const std::vector<int>& sorted_ids() const { return sorted_; }
   int find(const std::string& key) const;  // throws for an unknown key
 
-  std::int64_t parameter_count() const { return static_cast<std::int64_t>(values_.size()); }
+  std::int64_t parameter_count() const { return weights_.size(); }
   std::uint32_t counter_end() const { return counter_end_; }
   std::int64_t offset(int id) const { return offsets_[id]; }  // into values() or buffers()
   std::int64_t size(int id) const { return element_count(graph_.parameters[id].shape); }
   std::uint32_t counter(int id) const { return counters_[id]; }  // first random counter word
 
-  // To be written through before the next call of any other member: see version().
-  float* values() { return ++version_, values_.data(); }
-  const float* values() const { return values_.data(); }
+  // All parameters' values, flat.
+  Vector& weights() { return weights_; }
+  const Vector& weights() const { return weights_; }
+  // The same on the host; to be written through before the next call of any other member.
+  float* values() { return weights_.data(); }
+  const float* values() const { return weights_.data(); }
   // A parameter's or a buffer's values, row-major.
-  float* data(int id) { return ++version_, const_cast<float*>(std::as_const(*this).data(id)); }
+  float* data(int id);
   const float* data(int id) const;
-  // Changes whenever values may have: devices keep copies.
-  std::uint64_t version() const { return version_; }
 
   // running = (1 - momentum) running + momentum batch, the variance unbiased, as in PyTorch.
   void absorb(const BatchStatistics& statistics);
@@ -50,8 +53,8 @@ class Model {
   std::vector<std::int64_t> offsets_;
   std::vector<std::uint32_t> counters_;
   std::uint32_t counter_end_ = 0;
-  std::vector<float> values_, buffers_;
-  std::uint64_t version_ = 1;
+  Vector weights_;
+  std::vector<float> buffers_;
 };
 
 }  // namespace marketplace

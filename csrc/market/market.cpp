@@ -37,6 +37,11 @@ void check_host_labels(const Labels& labels) {
 Market::Market(std::shared_ptr<Backend> backend, std::vector<std::shared_ptr<Model>> models)
     : backend_(std::move(backend)), models_(std::move(models)) {
   if (models_.empty()) fail("market", "at least one spec", "none");
+  for (const auto& model : models_) backend_->hold(model->weights());
+}
+
+Market::~Market() {
+  for (const auto& model : models_) backend_->release(model->weights());
 }
 
 Shape Market::output_shape(const Shape& input_shape) const {
@@ -90,7 +95,7 @@ void Market::check_weights(const std::vector<VendorWeights>& weights) const {
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const VendorWeights& w = weights[i];
     const auto n = static_cast<std::size_t>(models_[i]->parameter_count());
-    const std::size_t have = w.values ? w.values->size() : 0;
+    const std::size_t have = w.values ? static_cast<std::size_t>(w.values->size()) : 0;
     const std::size_t need = w.kind == VendorWeights::Kind::scaled      ? n
                              : w.kind == VendorWeights::Kind::explicit_ ? n * w.count
                                                                         : 0;
@@ -211,17 +216,29 @@ std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
   return chain_flops(models_, counts, input_shape);
 }
 
+Vector Market::delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
+  const std::int64_t count = model(spec).parameter_count();
+  if (weights.kind == VendorWeights::Kind::explicit_) {
+    const float* values = weights.values->data() + vendor * count;
+    return std::vector<float>(values, values + count);
+  }
+  std::vector<double> coefficients(weights.count, 0.0);
+  coefficients[vendor] = 1.0;
+  Vector delta(count);
+  backend_->combine(model(spec), weights, coefficients, delta);
+  return delta;
+}
+
 void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  Model& target = model(spec);
+  Vector& target = model(spec).weights();
   if (vendor < 0 || vendor >= weights.count)
     fail("mutate", "a vendor below " + std::to_string(weights.count), std::to_string(vendor));
-  std::vector<float> delta(target.parameter_count());
-  backend_->delta(target, weights, vendor, delta.data());
+  const Vector chosen = delta(spec, weights, vendor);
   if (weights.kind == VendorWeights::Kind::explicit_)
-    std::copy(delta.begin(), delta.end(), target.values());
+    std::copy_n(chosen.data(), chosen.size(), target.overwrite());
   else
-    backend_->add_scaled(target.values(), delta.data(), 1.0f, target.parameter_count());
+    backend_->add_scaled(target, chosen, 1.0f);
 }
 
 void Market::absorb(const LeaderStatistics& leader) {

@@ -15,6 +15,9 @@ namespace marketplace {
 class Market {
  public:
   Market(std::shared_ptr<Backend> backend, std::vector<std::shared_ptr<Model>> models);
+  Market(const Market&) = delete;
+  Market& operator=(const Market&) = delete;
+  ~Market();
 
   Backend& backend() { return *backend_; }
   const std::vector<std::shared_ptr<Model>>& models() const { return models_; }
@@ -44,6 +47,8 @@ class Market {
                         std::vector<std::vector<float>>& gradients);
   std::int64_t node_flops(const std::vector<std::int64_t>& counts, const Shape& input_shape) const;
 
+  // (n,): what vendor v adds to W (for explicit weights: instead of W).
+  Vector delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
   // W of a spec becomes vendor v's weights.
   void apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
   void absorb(const LeaderStatistics& leader);

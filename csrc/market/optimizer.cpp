@@ -4,10 +4,8 @@
 #include <string>
 
 #include "core/error.h"
-#include "core/threefry.h"
 #include "market/plan.h"
 #include "market/seeds.h"
-#include "market/topk.h"
 
 namespace marketplace {
 namespace {
@@ -51,11 +49,11 @@ void check_plan_options(const OptimizerOptions& options, bool sampling) {
     fail("plan", "'scatter' with control_variate", plan);
 }
 
-void check_rate(const std::string& name, float value) {
+}  // namespace
+
+void Optimizer::check_rate(const std::string& name, float value) {
   if (!std::isfinite(value)) fail(name, "a finite number", std::to_string(value));
 }
-
-}  // namespace
 
 Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
                      std::vector<std::int64_t> upstream_sampling, OptimizerOptions chosen,
@@ -140,62 +138,6 @@ const Plan& Optimizer::plan() {
   return plan_.emplace(tree_plan(vendor_counts(), sampled));
 }
 
-void Optimizer::check_sum_mode(UnitVectorMode mode) const {
-  if (replica_ > 0 && mode != sum_mode_)
-    fail("unit_vector_mode", "the one of the earlier replicas", "another one");
-}
-
-// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
-// mean of the minibatches' gradients downhill.
-void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients,
-                              std::vector<float>& out) {
-  const Model& model = market_->model(spec);
-  out.assign(model.parameter_count(), 0.0f);
-  Backend& backend = market_->backend();
-  if (options.plan == PlanKind::node)
-    backend.add_scaled(out.data(), gradients_[spec].data(),
-                       -1.0f / static_cast<float>(gradient_count_), model.parameter_count());
-  else
-    backend.combine(model, specs_[spec].weights, coefficients.values[spec], out.data());
-}
-
-// Checks the losses and gives their coefficients; node perturbation has none.
-Coefficients Optimizer::weigh(const std::vector<float>& losses,
-                              const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
-  check_sum_mode(mode);
-  if (options.plan != PlanKind::node)
-    return direction_coefficients(options.plan, mode, options.shaping, losses, paths,
-                                  vendor_counts());
-  check_losses(losses, paths, vendor_counts());
-  if (gradient_count_ == 0)
-    fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
-         "none since the last step");
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    for (const float value : gradients_[i])
-      if (!std::isfinite(value))
-        fail("step", "finite gradients", std::to_string(value) + " in spec " + std::to_string(i));
-  return {};
-}
-
-// One spec's g at a time, so that only the sum is as large as the weights.
-bool Optimizer::add_replica(const std::vector<float>& losses,
-                            const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
-  const Coefficients coefficients = weigh(losses, paths, mode);
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
-  sum_.resize(specs_.size());
-  std::vector<float> own;
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    own_direction(i, coefficients, own);
-    sum_[i].resize(own.size());
-    market_->backend().add_scaled(sum_[i].data(), own.data(), 1.0f,
-                                  static_cast<std::int64_t>(own.size()));
-  }
-  if (replica_ == 0) first_seeds_ = state().seeds;
-  draw_replica(replica_ + 1);
-  sum_mode_ = mode;
-  return coefficients.degenerate;
-}
-
 void Optimizer::drop_replicas() {
   if (replica_ == 0) return;
   draw(first_seeds_);
@@ -221,133 +163,12 @@ void Optimizer::draw_replica(std::uint64_t replica) {
   forget_gradients();
 }
 
-Directions Optimizer::gather(const std::vector<float>& losses,
-                             const std::vector<std::int32_t>& paths, UnitVectorMode mode,
-                             bool& degenerate) {
-  const Coefficients coefficients = weigh(losses, paths, mode);
-  degenerate = coefficients.degenerate;
-  Directions out(specs_.size());
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    own_direction(i, coefficients, out[i]);
-    if (replica_ == 0) continue;
-    market_->backend().add_scaled(out[i].data(), sum_[i].data(), 1.0f,
-                                  static_cast<std::int64_t>(out[i].size()));
-    // a sum of scores is normalised before it is used, but gradients keep their size
-    if (options.plan == PlanKind::node)
-      for (float& value : out[i]) value /= static_cast<float>(replica_ + 1);
-  }
-  return out;
-}
-
-Directions Optimizer::direction(const std::vector<float>& losses,
-                                const std::vector<std::int32_t>& paths, UnitVectorMode mode,
-                                bool& degenerate) {
-  Directions out = gather(losses, paths, mode, degenerate);
-  normalise(out, mode, market_->backend());
-  return out;
-}
-
-void Optimizer::check_directions(const Directions& directions) const {
-  if (directions.size() != specs_.size())
-    fail("direction", std::to_string(specs_.size()) + " specs", std::to_string(directions.size()));
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    if (static_cast<std::int64_t>(directions[i].size()) != market_->model(i).parameter_count())
-      fail("direction",
-           std::to_string(market_->model(i).parameter_count()) + " values for spec " +
-               std::to_string(i),
-           std::to_string(directions[i].size()));
-}
-
-void Optimizer::update_weights(const Directions& directions,
-                               const std::optional<std::vector<float>>& learning_rates) {
-  check_directions(directions);
-  if (learning_rates && learning_rates->size() != specs_.size())
-    fail("learning_rates", std::to_string(specs_.size()) + " values",
-         std::to_string(learning_rates->size()));
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    check_rate("learning_rate", learning_rates ? (*learning_rates)[i] : learning_rate(i));
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const float rate = learning_rates ? (*learning_rates)[i] : learning_rate(i);
-    if (learning_rates && options.meta_learning_rate) specs_[i].learning_rate = rate;
-    Model& model = market_->model(i);
-    market_->backend().add_scaled(model.values(), directions[i].data(), rate,
-                                  model.parameter_count());
-  }
-  absorb_leader();
-}
-
 void Optimizer::update_seeds(bool keep_leader) {
   const std::uint64_t next = generation_ + 1;
   draw(derive(next, 0, std::vector<bool>(specs_.size(), keep_leader)));
   generation_ = next;
   end_replicas();
   forget_gradients();
-}
-
-void Optimizer::update_lr_scales(const Directions& directions) {
-  if (!options.meta_learning_rate)
-    fail(ErrorKind::runtime, "update_lr_scales", "an optimizer with meta_learning_rate", "none");
-  check_rate("meta_learning_rate", *options.meta_learning_rate);
-  check_directions(directions);
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    SpecState& spec = specs_[i];
-    const std::uint32_t counter = market_->model(i).counter_end();
-    std::vector<float> factors(spec.vendor_count);
-    for (std::int64_t v = 0; v < spec.vendor_count; ++v) {
-      // a scalar tensor is one block, whose second counter word is one behind the first
-      const RandomWords words = threefry2x32(spec.seeds[v], counter, counter + 1);
-      const bool still = v == 0 || spec.seeds[v] == 0;
-      spec.scales[v] = still ? 0.0f : word_to_delta(words.lane0, *options.meta_learning_rate);
-      factors[v] = spec.learning_rate * (1.0f + spec.scales[v]);
-    }
-    spec.weights = {VendorWeights::Kind::scaled,
-                    spec.vendor_count,
-                    {},
-                    0,
-                    factors,
-                    std::make_shared<const std::vector<float>>(directions[i]),
-                    false};
-  }
-}
-
-Directions Optimizer::make_update(Directions sums, UnitVectorMode mode) {
-  check_directions(sums);
-  // z-scores have no scale of their own, measured gradients do
-  const bool scaleless = options.plan != PlanKind::node;
-  if (scaleless && options.rule.kind != RuleKind::unit) normalise(sums, mode, market_->backend());
-  rule_.apply(sums, mode, market_->backend());
-  return sums;
-}
-
-bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
-                     UnitVectorMode mode) {
-  bool degenerate = false;
-  Directions sums = gather(losses, paths, mode, degenerate);
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    check_rate("learning_rate", learning_rate(i));
-    check_rate("probe amplitude", amplitude(i));  // of the vendors that are drawn at last
-  }
-  update_weights(make_update(std::move(sums), mode), std::nullopt);
-  update_seeds(true);
-  return degenerate;
-}
-
-std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
-                                  const std::vector<std::int32_t>& paths) {
-  check_losses(losses, paths, vendor_counts());
-  if (options.plan == PlanKind::node)
-    fail("keep_best", "a plan whose vendors have weights", "'node'");
-  if (replica_ > 0)
-    fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
-         std::to_string(replica_));
-  const std::vector<double> values(losses.begin(), losses.end());
-  const std::int64_t best =
-      topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    market_->apply_vendor(i, specs_[i].weights, paths[best * specs_.size() + i]);
-  absorb_leader();
-  update_seeds(true);
-  return best;
 }
 
 Optimizer::State Optimizer::state() const {

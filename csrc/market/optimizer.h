@@ -103,7 +103,13 @@ class Optimizer {
   void update_seeds(bool keep_leader);
   // Line search: vendor v now carries d_i lr_i (1 + s_v), s_v drawn behind the parameters'
   // counters.
-  void update_lr_scales(const Directions& directions);
+  void update_lr_scales(Directions directions);
+  // The same with the direction of some losses, which stays where it was computed; returns whether
+  // it was degenerate. Then update_weights with that direction and the rates that were found, and
+  // update_seeds.
+  bool start_search(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                    UnitVectorMode mode);
+  void end_search(const std::vector<float>& learning_rates);
   // The direction, made an update by the rule, update_weights, update_seeds; returns whether the
   // direction was degenerate.
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
@@ -127,13 +133,21 @@ class Optimizer {
   void forget_gradients();
   Coefficients weigh(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) const;
-  void own_direction(std::size_t spec, const Coefficients& coefficients, std::vector<float>& out);
+  std::vector<std::int64_t> parameter_counts() const;
+  void reserve();
+  void own_direction(std::size_t spec, const Coefficients& coefficients, Vector& out);
+  void gather_into(Directions& out, const Coefficients& coefficients);
+  const Directions& propose(Directions& sums, UnitVectorMode mode);
+  std::vector<float> checked_rates(const std::optional<std::vector<float>>& given) const;
+  void keep_rates(const std::vector<float>& rates);
+  void move_weights(std::size_t spec, const Vector& update, float rate);
   Probe probe_samples(const Batch& batch, const Labels& labels);
   std::vector<std::vector<std::uint64_t>> derive(std::uint64_t generation, std::uint64_t replica,
                                                  const std::vector<bool>& leaders) const;
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
   void draw_replica(std::uint64_t replica);
   void end_replicas();
+  static void check_rate(const std::string& name, float value);
   void check_sum_mode(UnitVectorMode mode) const;
   void absorb_leader();
   void check_directions(const Directions& directions) const;
@@ -148,6 +162,7 @@ class Optimizer {
   std::uint64_t replica_ = 0;             // of this generation; its seeds follow from it
   std::vector<std::vector<std::uint64_t>> first_seeds_;  // of replica 0, while others are drawn
   Directions sum_;        // of g over the earlier replicas; empty at replica 0
+  Directions work_;       // what the direction of a step is computed in
   Directions gradients_;  // plan node: measured since the vendors were drawn, summed
   std::int64_t gradient_count_ = 0;
   UnitVectorMode sum_mode_ = UnitVectorMode::per_spec;

@@ -19,6 +19,7 @@ std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
 }
 
 Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
+  reserve();
   if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
   if (options.plan == PlanKind::node) return probe_nodes(batch, labels, further);
   std::vector<float> losses(plan().path_count());
@@ -50,16 +51,13 @@ Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool furt
   if (!(probe.scale > 0 && std::isfinite(probe.scale)))
     fail("probe_scale", "a finite number above 0 with plan 'node'", std::to_string(probe.scale));
   for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);
-  Directions gradients;
+  std::vector<std::vector<float>> gradients;
   const double loss = market_->node_gradients(vendor_counts(), probe, batch, labels, gradients);
   if (!further) forget_gradients();
   ++gradient_count_;
-  gradients_.resize(specs_.size());
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    gradients_[i].resize(gradients[i].size());
-    market_->backend().add_scaled(gradients_[i].data(), gradients[i].data(), 1.0f,
-                                  static_cast<std::int64_t>(gradients[i].size()));
-  }
+  if (gradients_.empty()) gradients_ = zeros(parameter_counts(), market_->backend());
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    market_->backend().add_scaled(gradients_[i], Vector(std::move(gradients[i])), 1.0f);
   return {{static_cast<float>(loss)}, std::vector<std::int32_t>(specs_.size(), 0)};
 }
 

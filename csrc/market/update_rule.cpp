@@ -1,6 +1,5 @@
 #include "market/update_rule.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -8,18 +7,6 @@
 
 namespace marketplace {
 namespace {
-
-std::vector<double> norms(const Directions& directions, UnitVectorMode mode, Backend& backend) {
-  std::vector<double> squares;
-  double whole = 0;
-  for (const auto& values : directions) {
-    squares.push_back(
-        backend.squared_norm(values.data(), static_cast<std::int64_t>(values.size())));
-    whole += squares.back();
-  }
-  for (double& square : squares) square = std::sqrt(mode == UnitVectorMode::whole ? whole : square);
-  return squares;
-}
 
 void check_fraction(const std::string& name, float value) {
   if (!(value >= 0 && value < 1))
@@ -32,12 +19,13 @@ void check_moments(const Directions& moments, const std::string& name, bool want
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const std::string where = name + " moments for spec " + std::to_string(i);
     const std::int64_t need = wanted ? counts[i] : 0;
-    const auto have = static_cast<std::int64_t>(i < moments.size() ? moments[i].size() : 0);
+    const std::int64_t have = i < moments.size() ? moments[i].size() : 0;
     if (have != need) fail("resume", std::to_string(need) + " " + where, std::to_string(have));
+    const float* values = have > 0 ? moments[i].data() : nullptr;
     for (std::int64_t k = 0; k < have; ++k)
-      if (!std::isfinite(moments[i][k]) || moments[i][k] < least)
+      if (!std::isfinite(values[k]) || values[k] < least)
         fail("resume", "finite " + where + (least < 0 ? "" : ", none below 0"),
-             std::to_string(moments[i][k]));
+             std::to_string(values[k]));
   }
 }
 
@@ -62,11 +50,16 @@ std::string rule_name(RuleKind kind) {
 }
 
 void normalise(Directions& directions, UnitVectorMode mode, Backend& backend) {
-  const std::vector<double> length = norms(directions, mode, backend);
-  for (std::size_t i = 0; i < directions.size(); ++i) {
-    const auto norm = static_cast<float>(length[i]);
-    for (float& value : directions[i]) value = norm > 0 ? value / norm : 0.0f;
+  backend.normalise(directions, mode == UnitVectorMode::whole);
+}
+
+Directions zeros(const std::vector<std::int64_t>& counts, Backend& backend) {
+  Directions made;
+  for (const std::int64_t count : counts) {
+    made.emplace_back(count);
+    backend.reserve(made.back());
   }
+  return made;
 }
 
 UpdateRule::UpdateRule(RuleOptions options) : options_(options) {
@@ -76,32 +69,39 @@ UpdateRule::UpdateRule(RuleOptions options) : options_(options) {
   if (!(options_.speed > 0)) fail("update", "speed above 0", std::to_string(options_.speed));
 }
 
-void UpdateRule::apply(Directions& directions, UnitVectorMode mode, Backend& backend) {
+const Directions& UpdateRule::apply(Directions& directions, UnitVectorMode mode, Backend& backend) {
   const bool unit = options_.kind == RuleKind::unit || options_.kind == RuleKind::clipup;
   if (unit) normalise(directions, mode, backend);
-  if (options_.kind == RuleKind::unit) return;
-  reserve(directions);
-  ++state_.steps;
+  if (options_.kind == RuleKind::unit) return directions;
+  std::vector<std::int64_t> counts;
+  for (const Vector& values : directions) counts.push_back(values.size());
+  reserve(counts, backend);
+  Directions &first = moments().first, &second = moments().second;
   if (options_.kind == RuleKind::adam) {
-    for (std::size_t i = 0; i < directions.size(); ++i) apply_adam(directions[i], i);
-    return;
+    for (std::size_t i = 0; i < directions.size(); ++i)
+      backend.adam(directions[i], first[i], second[i], adam_step());
+    return directions;
   }
-  for (std::size_t i = 0; i < directions.size(); ++i) {
-    std::vector<float>& speed = state_.first[i];
-    for (std::size_t k = 0; k < speed.size(); ++k)
-      speed[k] = options_.momentum * speed[k] + directions[i][k];
-  }
-  if (options_.kind == RuleKind::clipup) clip(state_.first, mode, backend);
-  directions = state_.first;
+  for (std::size_t i = 0; i < directions.size(); ++i)
+    backend.decay_add(first[i], options_.momentum, directions[i]);
+  if (options_.kind == RuleKind::clipup)
+    backend.clip(first, mode == UnitVectorMode::whole, options_.speed);
+  return first;
+}
+
+void UpdateRule::finish() {
+  if (!has_first()) return;
+  if (state_.steps == 0) state_ = std::move(fresh_);
+  ++state_.steps;
 }
 
 // All memory first: where it runs out, the moments are as they were.
-void UpdateRule::reserve(const Directions& directions) {
-  if (state_.steps > 0) return;
-  Directions zeros;
-  for (const auto& values : directions) zeros.emplace_back(values.size(), 0.0f);
-  state_.second = has_second() ? zeros : Directions(zeros.size());
-  state_.first = std::move(zeros);
+void UpdateRule::reserve(const std::vector<std::int64_t>& counts, Backend& backend) {
+  if (!has_first() || state_.steps > 0 || !fresh_.first.empty()) return;
+  State fresh;
+  fresh.first = zeros(counts, backend);
+  fresh.second = has_second() ? zeros(counts, backend) : Directions(counts.size());
+  fresh_ = std::move(fresh);
 }
 
 void UpdateRule::restore(State state, const std::vector<std::int64_t>& counts) {
@@ -112,30 +112,16 @@ void UpdateRule::restore(State state, const std::vector<std::int64_t>& counts) {
   check_moments(state.first, "first", used, -infinity, counts);
   check_moments(state.second, "second", used && has_second(), 0, counts);
   state_ = std::move(state);
+  fresh_ = {};
 }
 
-void UpdateRule::apply_adam(std::vector<float>& direction, std::size_t spec) {
-  std::vector<float>& mean = state_.first[spec];
-  std::vector<float>& square = state_.second[spec];
+AdamStep UpdateRule::adam_step() const {
+  const auto steps = static_cast<double>(state_.steps + 1);
+  const auto share = [&](float b) {
+    return static_cast<float>(1 / (1 - std::pow(static_cast<double>(b), steps)));
+  };
   const float b1 = options_.momentum, b2 = options_.second_moment;
-  const auto steps = static_cast<double>(state_.steps);
-  const auto mean_share = static_cast<float>(1 / (1 - std::pow(static_cast<double>(b1), steps)));
-  const auto square_share = static_cast<float>(1 / (1 - std::pow(static_cast<double>(b2), steps)));
-  for (std::size_t k = 0; k < direction.size(); ++k) {
-    const float d = direction[k];
-    mean[k] = b1 * mean[k] + (1 - b1) * d;
-    square[k] = b2 * square[k] + (1 - b2) * d * d;
-    direction[k] = mean[k] * mean_share / (std::sqrt(square[k] * square_share) + options_.epsilon);
-  }
-}
-
-void UpdateRule::clip(Directions& directions, UnitVectorMode mode, Backend& backend) const {
-  const std::vector<double> length = norms(directions, mode, backend);
-  for (std::size_t i = 0; i < directions.size(); ++i) {
-    if (length[i] <= options_.speed) continue;
-    const auto factor = static_cast<float>(options_.speed / length[i]);
-    for (float& value : directions[i]) value *= factor;
-  }
+  return {b1, b2, share(b1), share(b2), options_.epsilon};
 }
 
 }  // namespace marketplace

@@ -15,8 +15,6 @@
 
 namespace marketplace {
 
-using Directions = std::vector<std::vector<float>>;  // per spec (n,)
-
 enum class RuleKind { unit, momentum, clipup, adam };
 
 RuleKind rule_kind(const std::string& name);
@@ -35,8 +33,13 @@ class UpdateRule {
   explicit UpdateRule(RuleOptions options);
 
   const RuleOptions& options() const { return options_; }
-  // Turns directions into updates in place. mode: what unit and clipup normalise over.
-  void apply(Directions& directions, UnitVectorMode mode, Backend& backend);
+  // The updates that directions of these sizes become, in their place or among the moments. mode:
+  // what unit and clipup normalise over. Counts as a step once `finish` is called: moments of a
+  // first step that a device did not come through are as before it.
+  const Directions& apply(Directions& directions, UnitVectorMode mode, Backend& backend);
+  void finish();
+  // Takes the memory of a first step.
+  void reserve(const std::vector<std::int64_t>& counts, Backend& backend);
 
   // What a resumed run needs; empty before the first update and for `unit`.
   struct State {
@@ -48,16 +51,20 @@ class UpdateRule {
   void restore(State state, const std::vector<std::int64_t>& counts);
 
  private:
+  bool has_first() const { return options_.kind != RuleKind::unit; }
   bool has_second() const { return options_.kind == RuleKind::adam; }
-  void reserve(const Directions& directions);
-  void apply_adam(std::vector<float>& direction, std::size_t spec);
-  void clip(Directions& directions, UnitVectorMode mode, Backend& backend) const;
+  State& moments() { return state_.steps > 0 ? state_ : fresh_; }
+  AdamStep adam_step() const;
 
   RuleOptions options_;
   State state_;
+  State fresh_;  // zeros for a first step
 };
 
 // Divides by the norm of each, or of all together; a zero direction stays.
 void normalise(Directions& directions, UnitVectorMode mode, Backend& backend);
+
+// Zeros for specs of `counts` parameters, their memory taken where the backend computes.
+Directions zeros(const std::vector<std::int64_t>& counts, Backend& backend);
 
 }  // namespace marketplace

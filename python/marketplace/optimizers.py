@@ -313,14 +313,12 @@ class Optimizer(UpdateParts):
             wanted = "a probe before every step of a line search"
             raise refusal(RuntimeError, "step", wanted, "none since the last step")
         native = self._ready()
-        directions, degenerate = native.direction(losses, paths, mode)
-        native.update_lr_scales(directions)
+        degenerate = native.start_search(losses, paths, mode)
         second_losses, second_paths = self._probe_again(native)
         best = int(topk(second_losses, 1, largest=False)[1][0])
         rates = self.get_learning_rates(second_paths[best])
         self._record(draws, mode, rates)
-        native.update_weights(directions, rates.tolist())
-        native.update_seeds(True)
+        native.end_search(rates.tolist())
         return degenerate
 
     # -- files -------------------------------------------------------------------------------------

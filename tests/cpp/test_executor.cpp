@@ -34,15 +34,11 @@ std::vector<float> one_path(Market& market, const std::vector<VendorWeights>& we
   std::vector<VendorWeights> alone;
   for (std::size_t i = 0; i < weights.size(); ++i) {
     const Model& model = market.model(i);
-    std::vector<float> values(model.parameter_count());
-    market.backend().delta(model, weights[i], path[i], values.data());
-    for (std::size_t k = 0; k < values.size(); ++k) values[k] = model.values()[k] + values[k];
-    alone.push_back({VendorWeights::Kind::explicit_,
-                     1,
-                     {},
-                     0,
-                     {},
-                     std::make_shared<const std::vector<float>>(values)});
+    Vector values = market.delta(i, weights[i], path[i]);
+    for (std::int64_t k = 0; k < values.size(); ++k)
+      values.data()[k] = model.values()[k] + values.data()[k];
+    alone.push_back(
+        {VendorWeights::Kind::explicit_, 1, {}, 0, {}, std::make_shared<const Vector>(values)});
   }
   std::vector<float> out(13 * 3);
   market.forward(star_plan({1, 1, 1}), alone, data.batch(), out.data());

@@ -70,9 +70,10 @@ TEST_CASE("directions are unit vectors, per spec or as a whole") {
   const SmallBatch data;
   const auto [losses, paths] = optimizer.probe(data.batch(), data.labels());
   bool degenerate = true;
-  const auto norm = [](const std::vector<float>& values) {
+  const auto norm = [](const Vector& values) {
     double sum = 0;
-    for (float value : values) sum += static_cast<double>(value) * value;
+    for (std::int64_t k = 0; k < values.size(); ++k)
+      sum += static_cast<double>(values.data()[k]) * values.data()[k];
     return sum;
   };
   for (const auto& spec : optimizer.direction(losses, paths, UnitVectorMode::per_spec, degenerate))
@@ -160,6 +161,28 @@ TEST_CASE("the line search scales vendors around the leader") {
   CHECK(optimizer.learning_rate(1) == 0.3f);
   CHECK(optimizer.specs()[1].weights.amplitude == doctest::Approx(0.15f));
   CHECK_THROWS_AS(make(1, PlanKind::tree).update_lr_scales(directions), Error);
+}
+
+TEST_CASE("a line search whose direction stays inside is the same") {
+  Optimizer whole = make(1, PlanKind::tree, 0.5f), parts = make(1, PlanKind::tree, 0.5f);
+  CHECK_THROWS_WITH_AS(whole.end_search({0.2f, 0.3f, 0.4f}), doctest::Contains("none"), Error);
+  const SmallBatch data;
+  const Probe found = whole.probe(data.batch(), data.labels());
+  bool degenerate = true;
+  const auto directions =
+      parts.direction(found.losses, found.paths, UnitVectorMode::whole, degenerate);
+  CHECK(whole.start_search(found.losses, found.paths, UnitVectorMode::whole) == degenerate);
+  parts.update_lr_scales(directions);
+  CHECK(whole.probe(data.batch(), data.labels()).losses ==
+        parts.probe(data.batch(), data.labels()).losses);
+  const std::vector<float> rates{0.2f, 0.3f, 0.4f};
+  CHECK_THROWS_AS(whole.end_search({0.2f}), Error);
+  whole.end_search(rates);
+  parts.update_weights(directions, rates);
+  parts.update_seeds(true);
+  CHECK(whole.state().learning_rates == rates);
+  for (std::size_t i = 0; i < rates.size(); ++i)
+    CHECK(whole.market().model(i).weights() == parts.market().model(i).weights());
 }
 
 TEST_CASE("seeds and directions of the wrong length are refused") {

@@ -37,11 +37,11 @@ void lose_device(const std::string& reason);
 void set_schedule(Schedule schedule);
 
 struct Counts {
-  std::int64_t launches = 0, graph_launches = 0;  // since reset
-  std::int64_t copies = 0, allocations = 0;       // since reset
-  std::int64_t host_copied_bytes = 0;             // between host and devices, since reset
-  std::int64_t live_handles = 0;                  // streams, events, graphs, pools
-  std::int64_t live_bytes = 0, live_blocks = 0;   // device and pinned memory
+  std::int64_t launches = 0, graph_launches = 0;                                  // since reset
+  std::int64_t copies = 0, allocations = 0;                                       // since reset
+  std::int64_t bytes_to_devices = 0, bytes_to_host = 0, bytes_among_devices = 0;  // since reset
+  std::int64_t live_handles = 0;                 // streams, events, graphs, pools
+  std::int64_t live_bytes = 0, live_blocks = 0;  // device and pinned memory
 };
 Counts counts();
 

@@ -85,5 +85,5 @@ SIMT_EXPORT void simt_defer(bool deferred) {
   simt::set_schedule(deferred ? simt::Schedule::deferred : simt::Schedule::random);
 }
 SIMT_EXPORT std::int64_t simt_host_copied_bytes() {
-  return simt::counts().host_copied_bytes;
+  return simt::counts().bytes_to_devices + simt::counts().bytes_to_host;
 }

@@ -65,6 +65,15 @@ bool matches(cudaMemcpyKind kind, const End& to, const End& from) {
   return false;
 }
 
+void count(simt::Counts& counts, const End& to, const End& from, std::size_t bytes) {
+  const auto copied = static_cast<std::int64_t>(bytes);
+  ++counts.copies;
+  if (to.on_device() && from.on_device() && to.block->device != from.block->device)
+    counts.bytes_among_devices += copied;
+  if (to.on_device() && !from.on_device()) counts.bytes_to_devices += copied;
+  if (!to.on_device() && from.on_device()) counts.bytes_to_host += copied;
+}
+
 cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                  cudaStream_t handle) {
   Stream* stream = now.find(handle);
@@ -72,9 +81,7 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
   const End target = {now.find(to, bytes)}, source = {now.find(from, bytes)};
   if (!matches(kind, target, source)) return cudaErrorInvalidValue;
   if (simt::fails_now(now.copy_to_fail)) return cudaErrorInvalidValue;
-  ++now.counts.copies;
-  if (target.on_device() != source.on_device())
-    now.counts.host_copied_bytes += static_cast<std::int64_t>(bytes);
+  count(now.counts, target, source, bytes);
   const Access access = {target.device_bit() | source.device_bit(), -1};
   const bool pageable = target.pageable() || source.pageable();
   if (stream->capture != nullptr && pageable) {

@@ -76,19 +76,17 @@ TEST_CASE("more devices than paths") {
 TEST_CASE("weights that have drifted apart are found") {
   simt::reset(machine(2));
   {
-    auto lowered = std::make_shared<gpu::Lowered>();
-    lowered->models = {linear_model(7, 33, true, 1)};
-    lowered->programs = {gpu::lower(*lowered->models[0], {7}, {}, true, DType::float32)};
-    std::vector<std::unique_ptr<gpu::DeviceExecutor>> executors;
+    std::vector<std::shared_ptr<gpu::Device>> devices;
     for (int d = 0; d < 2; ++d)
-      executors.push_back(std::make_unique<gpu::DeviceExecutor>(
-          lowered, std::make_shared<gpu::Device>(d, DType::float32, 0)));
-    executors[0]->update_weights();
-    executors[1]->update_weights(*executors[0]);
-    CHECK_NOTHROW(gpu::compare_weights(executors));
-    const float changed = lowered->models[0]->data(0)[3] * 1.0000002f;
-    gpu::copy_to_device(executors[1]->weights() + 3, &changed, 4, executors[1]->stream());
-    CHECK_THROWS_WITH_AS(gpu::compare_weights(executors), doctest::Contains("on device 1"), Error);
+      devices.push_back(std::make_shared<gpu::Device>(d, DType::float32, 0));
+    const auto team = std::make_shared<gpu::Team>(devices);
+    const Vector vector{1, 2, 3, 4, 5}, other{0.5f};
+    const std::vector held{team->bring(other), team->bring(vector)};
+    CHECK_NOTHROW(gpu::compare_devices(*team, held));
+    const float changed = 4 * 1.0000002f;
+    gpu::copy_to_device(held[1]->at(1) + 3, &changed, 4, team->stream(1));
+    CHECK_THROWS_WITH_AS(gpu::compare_devices(*team, held), doctest::Contains("on device 1"),
+                         Error);
   }
   simt::reset(machine(1));
 }

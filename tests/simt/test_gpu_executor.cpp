@@ -116,32 +116,31 @@ TEST_CASE("ignored labels count for nothing") {
         DType::float32);
 }
 
-TEST_CASE("deltas, directions and norms have the CPU's bits") {
+TEST_CASE("deltas and directions have the CPU's bits") {
   const Models models{linear_model(7, 33, true, 1), image_model(true, 5)};
-  const auto cpu = make_backend("cpu", "float32", 2);
-  const auto gpu = gpu::make_gpu_backend({0}, DType::float32, 0);
-  for (const auto& model : models) {
-    const VendorWeights weights = seeded({5})[0];
-    const auto count = static_cast<std::size_t>(model->parameter_count());
-    std::vector<float> expected(count), actual(count);
-    for (std::int64_t v = 0; v < 5; ++v) {
-      cpu->delta(*model, weights, v, expected.data());
-      gpu->delta(*model, weights, v, actual.data());
-      CHECK(actual == expected);
-    }
+  const auto cpu = on_cpu(models, DType::float32), gpu = on_gpu(models, DType::float32);
+  for (std::size_t spec = 0; spec < models.size(); ++spec) {
+    VendorWeights weights = seeded({5})[0];
     const std::vector<double> coefficients{0.3, -1.7, 0.0, 0.011, 5.0};
-    cpu->combine(*model, weights, coefficients, expected.data());
-    gpu->combine(*model, weights, coefficients, actual.data());
-    CHECK(actual == expected);
+    Vector expected(models[spec]->parameter_count()), actual(expected.size());
+    const auto combined = [&](const VendorWeights& vendors) {
+      cpu->backend().combine(*models[spec], vendors, coefficients, expected);
+      gpu->backend().combine(*models[spec], vendors, coefficients, actual);
+      CHECK(actual == expected);
+    };
+    for (const bool antithetic : {false, true}) {
+      weights.antithetic = antithetic;
+      for (std::int64_t v = 0; v < 5; ++v)
+        CHECK(gpu->delta(spec, weights, v) == cpu->delta(spec, weights, v));
+      combined(weights);
+    }
     VendorWeights scaled{VendorWeights::Kind::scaled, 5, {}, 0, {0, 0.5f, -1, 2, 0.1f}, {}};
-    scaled.values = std::make_shared<const std::vector<float>>(expected);
-    cpu->combine(*model, scaled, coefficients, expected.data());
-    gpu->combine(*model, scaled, coefficients, actual.data());
-    CHECK(actual == expected);
-    CHECK(gpu->squared_norm(actual.data(), model->parameter_count()) ==
-          cpu->squared_norm(actual.data(), model->parameter_count()));
-    cpu->add_scaled(expected.data(), scaled.values->data(), 0.3f, model->parameter_count());
-    gpu->add_scaled(actual.data(), scaled.values->data(), 0.3f, model->parameter_count());
-    CHECK(actual == expected);
+    scaled.values = std::make_shared<const Vector>(expected);
+    combined(scaled);
+    combined({VendorWeights::Kind::base, 5, {}, 0, {}, {}});
+    VendorWeights given{VendorWeights::Kind::explicit_, 1, {}, 0, {}, scaled.values};
+    CHECK_THROWS_AS(gpu->backend().combine(*models[spec], given, {1.0}, actual), Error);
+    gpu->apply_vendor(spec, given, 0);
+    CHECK(models[spec]->weights() == *scaled.values);
   }
 }

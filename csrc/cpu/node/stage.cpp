@@ -29,7 +29,7 @@ Segment::Segment(const KernelTable& kernels, const Shape& input_shape, Layout la
       program_(lower(model, input_shape, layout, planar_out, DType::float32, kernels,
                      Convolution::direct)) {}
 
-void Segment::pack(const std::shared_ptr<const std::vector<float>>& variants, std::int64_t count) {
+void Segment::pack(const std::shared_ptr<const Vector>& variants, std::int64_t count) {
   VendorWeights weights;
   weights.count = count;
   if (variants) {
@@ -153,12 +153,12 @@ void NodeStage::prepare_channelwise() {
   flips_.resize((n + 31) / 32);
   kernels_.random_words(keys_[0], kNoSample, static_cast<std::int64_t>(flips_.size()),
                         flips_.data());
-  auto values = std::make_shared<std::vector<float>>((probes + 1) * n);
+  std::vector<float> values((probes + 1) * n);
+  const float* base = model.values();
   for (std::int64_t k = -1; k < probes; ++k)
     for (std::int64_t i = 0; i < n; ++i)
-      (*values)[(k + 1) * n + i] =
-          model.values()[i] + (k >= 0 && learns(i) ? scale_ * sign(i, k) : 0);
-  rest_->pack(values, probes + 1);
+      values[(k + 1) * n + i] = base[i] + (k >= 0 && learns(i) ? scale_ * sign(i, k) : 0);
+  rest_->pack(std::make_shared<const Vector>(std::move(values)), probes + 1);
 }
 
 // Of element i of the flat channelwise parameters, (parameters, channels), in probe k: a row of a
@@ -175,12 +175,12 @@ void NodeStage::prepare_spread(const Models& models) {
   const Shape& shape = next.graph().parameters[id].shape;
   const std::int64_t each = spread_model_->parameter_count() / shape[0];  // of one channel
   const std::int64_t row = next.size(id) / shape[0];
-  auto values = std::make_shared<std::vector<float>>(next.size(id));
-  float* out = values->data();
+  std::vector<float> values(next.size(id));
+  float* out = values.data();
   for (std::int64_t c = 0; c < channels; ++c)
     for (std::int64_t o = 0; o < shape[0]; ++o, out += each)
       std::copy_n(next.data(id) + o * row + c * each, each, out);
-  spread_->pack(values, channels);
+  spread_->pack(std::make_shared<const Vector>(std::move(values)), channels);
 }
 
 void NodeStage::add_contraction(const float* result, const float* panel, std::int64_t samples,

@@ -27,7 +27,7 @@ class Segment {
   }
   std::int64_t largest_channels() const { return program_.largest_channels; }
   // Values of variants, (count, n); null: the model's own weights.
-  void pack(const std::shared_ptr<const std::vector<float>>& variants, std::int64_t count);
+  void pack(const std::shared_ptr<const Vector>& variants, std::int64_t count);
   void run(std::int64_t variant, std::int64_t samples, const float* in, float* out, float* scratch,
            float* statistics) const;
 

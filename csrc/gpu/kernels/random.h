@@ -46,8 +46,8 @@ void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream);
 struct CombineArgs {
   const std::uint64_t* seeds = nullptr;
   const float* coefficients = nullptr;
+  const float* amplitude = nullptr;  // (1,)
   std::int64_t vendors = 0;
-  float amplitude = 0;
   const Parameter* parameters = nullptr;
   const RandomTile* tiles = nullptr;
   std::int64_t tile_count = 0;

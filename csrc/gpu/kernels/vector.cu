@@ -1,0 +1,162 @@
+#include "gpu/kernels/element.h"
+#include "gpu/kernels/vector.h"
+
+namespace marketplace::gpu {
+namespace {
+
+__global__ void add_scaled_kernel(float* target, const float* values, const float* scale,
+                                  std::int64_t count) {
+  const std::int64_t i = thread_index();
+  if (i < count) target[i] = target[i] + scale[0] * values[i];
+}
+
+__global__ void decay_add_kernel(float* target, const float* decay, const float* values,
+                                 std::int64_t count) {
+  const std::int64_t i = thread_index();
+  if (i < count) target[i] = decay[0] * target[i] + values[i];
+}
+
+__global__ void adam_kernel(float* direction, float* mean, float* square, const AdamStep* step,
+                            std::int64_t count) {
+  const std::int64_t i = thread_index();
+  if (i >= count) return;
+  const float d = direction[i];
+  const float m = step->b1 * mean[i] + (1 - step->b1) * d;
+  const float s = step->b2 * square[i] + (1 - step->b2) * d * d;
+  mean[i] = m;
+  square[i] = s;
+  direction[i] = m * step->mean_share / (sqrtf(s * step->square_share) + step->epsilon);
+}
+
+// The values that the index-th sum is of.
+struct Piece {
+  float* values;
+  std::int64_t count;
+  int span;
+};
+
+// The spans are compared one by one: an index into a kernel's arguments would copy them.
+__device__ Piece piece_of(const SpanArgs& args, std::int64_t index) {
+  Piece piece = {nullptr, 0, 0};
+  if (index >= args.sum_count) return piece;
+  for (int k = 0; k < kSpans; ++k) {
+    if (index < args.spans[k].first) continue;
+    const std::int64_t first = (index - args.spans[k].first) * kValuesPerSum;
+    const std::int64_t left = args.spans[k].count - first;
+    piece = {args.spans[k].values + first, left < kValuesPerSum ? left : kValuesPerSum, k};
+  }
+  return piece;
+}
+
+constexpr int kRows = 8;         // sums of one block of threads, one thread each
+constexpr int kRowValues = 512;  // of each sum, in shared memory at once
+
+__global__ void squares_kernel(SpanArgs args) {
+  __shared__ Piece pieces[kRows];
+  __shared__ float rows[kRows][kRowValues + 1];  // no two threads on one bank
+  const int thread = static_cast<int>(threadIdx.x);
+  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kRows + thread;
+  if (thread < kRows) pieces[thread] = piece_of(args, index);
+  __syncthreads();
+  double sum = 0;
+  for (std::int64_t first = 0; first < kValuesPerSum; first += kRowValues) {
+    for (int i = thread; i < kRows * kRowValues; i += kBlockThreads) {
+      const int row = i / kRowValues, k = i % kRowValues;
+      rows[row][k] = first + k < pieces[row].count ? pieces[row].values[first + k] : 0.0f;
+    }
+    __syncthreads();
+    for (int k = 0; k < kRowValues && thread < kRows; ++k) {
+      const double value = rows[thread][k];
+      sum += value * value;
+    }
+    __syncthreads();
+  }
+  if (thread < kRows && index < args.sum_count) args.sums[index] = sum;
+}
+
+constexpr std::int64_t kTotalSums = 1024;  // in shared memory at once
+
+// One block per span.
+__global__ void total_kernel(SpanArgs args) {
+  __shared__ double sums[kTotalSums];
+  std::int64_t first = 0, end = 0;
+  for (int k = 0; k < kSpans; ++k) {
+    if (k != static_cast<int>(blockIdx.x)) continue;
+    first = args.spans[k].first;
+    end = first + sums_of(args.spans[k].count);
+  }
+  double total = 0;
+  for (; first < end; first += kTotalSums) {
+    const int count = static_cast<int>(end - first < kTotalSums ? end - first : kTotalSums);
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockThreads)
+      sums[i] = args.sums[first + i];
+    __syncthreads();
+    for (int i = 0; i < count && threadIdx.x == 0; ++i) total += sums[i];
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) args.squares[blockIdx.x] = total;
+}
+
+__device__ double norm_of(const SpanArgs& args, int span) {
+  if (args.whole == nullptr) return sqrt(args.squares[span]);
+  double square = 0;
+  for (std::int64_t k = 0; k < args.whole_count; ++k) square += args.whole[k];
+  return sqrt(square);
+}
+
+__global__ void normalise_kernel(SpanArgs args) {
+  __shared__ float shared_norm;
+  const Piece piece = piece_of(args, blockIdx.x);
+  if (threadIdx.x == 0) shared_norm = static_cast<float>(norm_of(args, piece.span));
+  __syncthreads();
+  const float norm = shared_norm;
+  for (std::int64_t i = threadIdx.x; i < piece.count; i += kBlockThreads)
+    piece.values[i] = norm > 0 ? piece.values[i] / norm : 0.0f;
+}
+
+__global__ void clip_kernel(SpanArgs args) {
+  __shared__ double shared_norm;
+  const Piece piece = piece_of(args, blockIdx.x);
+  if (threadIdx.x == 0) shared_norm = norm_of(args, piece.span);
+  __syncthreads();
+  const double norm = shared_norm;
+  if (norm <= args.length) return;
+  const auto factor = static_cast<float>(args.length / norm);
+  for (std::int64_t i = threadIdx.x; i < piece.count; i += kBlockThreads) piece.values[i] *= factor;
+}
+
+}  // namespace
+
+void add_scaled_gpu(float* target, const float* values, const float* scale, std::int64_t count,
+                    const Stream& stream) {
+  launch(add_scaled_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, target, values,
+         scale, count);
+}
+
+void decay_add_gpu(float* target, const float* decay, const float* values, std::int64_t count,
+                   const Stream& stream) {
+  launch(decay_add_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, target, decay,
+         values, count);
+}
+
+void adam_gpu(float* direction, float* mean, float* square, const AdamStep* step,
+              std::int64_t count, const Stream& stream) {
+  launch(adam_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, direction, mean, square,
+         step, count);
+}
+
+void squares_gpu(const SpanArgs& args, const Stream& stream) {
+  launch(squares_kernel, Grid{(args.sum_count + kRows - 1) / kRows}, Block{kBlockThreads}, 0,
+         stream, args);
+  launch(total_kernel, Grid{args.span_count}, Block{kBlockThreads}, 0, stream, args);
+}
+
+void normalise_gpu(const SpanArgs& args, const Stream& stream) {
+  launch(normalise_kernel, Grid{args.sum_count}, Block{kBlockThreads}, 0, stream, args);
+}
+
+void clip_gpu(const SpanArgs& args, const Stream& stream) {
+  launch(clip_kernel, Grid{args.sum_count}, Block{kBlockThreads}, 0, stream, args);
+}
+
+}  // namespace marketplace::gpu

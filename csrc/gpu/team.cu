@@ -1,0 +1,248 @@
+#include <algorithm>
+
+#include "core/error.h"
+#include "gpu/team.h"
+
+namespace marketplace::gpu {
+namespace {
+
+constexpr std::size_t kKeptRecordings = 4;
+constexpr std::size_t kAlignment = 256;  // of a task's arguments
+
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+Resident::Resident(std::shared_ptr<Team> team, std::int64_t count)
+    : team_(std::move(team)), count_(count), memory_(team_->size()), valid_(team_->size(), 0) {}
+
+std::size_t Resident::source() const {
+  return static_cast<std::size_t>(std::find(valid_.begin(), valid_.end(), 1) - valid_.begin());
+}
+
+void Resident::read(float* out) const {
+  const std::size_t from = source();
+  copy_to_host(out, at(from), count_ * 4, team_->stream(from));
+  team_->stream(from).synchronize();
+}
+
+Team::Team(std::vector<std::shared_ptr<Device>> devices)
+    : devices_(std::move(devices)), arguments_(devices_.size()), scratch_(devices_.size()) {
+  for (const auto& device : devices_) {
+    streams_.emplace_back(device->index);
+    recorders_.emplace_back(device->index);
+  }
+}
+
+Team::~Team() {
+  // graphs may still run; nobody is left to tell where a device was lost
+  for (const Stream& stream : streams_) static_cast<void>(cudaStreamSynchronize(stream.get()));
+}
+
+std::shared_ptr<Resident> Team::resident(const Vector& vector) {
+  const auto guard = lock();
+  if (auto found = vector.copy(this)) return std::static_pointer_cast<Resident>(found);
+  auto made = std::make_shared<Resident>(shared_from_this(), vector.size());
+  vector.keep(this, made);
+  return made;
+}
+
+std::shared_ptr<Resident> Team::reserve(const Vector& vector) {
+  const auto guard = lock();
+  auto found = resident(vector);
+  for (std::size_t d = 0; d < size(); ++d)
+    if (found->memory_[d].bytes() == 0)
+      found->memory_[d] = devices_[d]->pool.allocate(found->count_ * 4, streams_[d]);
+  return found;
+}
+
+std::shared_ptr<Resident> Team::bring(const Vector& vector) {
+  const auto guard = lock();
+  auto found = reserve(vector);
+  if (found->written_) return found;
+  if (!vector.newest(*found)) upload(vector, *found);
+  heal(*found);
+  return found;
+}
+
+// To the first device, zeros to all; a device that fails is left for `heal`.
+void Team::upload(const Vector& vector, Resident& resident) {
+  std::fill(resident.valid_.begin(), resident.valid_.end(), 0);
+  const std::int64_t bytes = resident.count_ * 4;
+  if (vector.zeros()) {
+    for (std::size_t d = 0; d < size(); ++d) fill_bytes(resident.at(d), 0, bytes, streams_[d]);
+    std::fill(resident.valid_.begin(), resident.valid_.end(), 1);
+  } else {
+    copy_to_device(resident.at(0), vector.data(), bytes, streams_[0]);
+    resident.valid_[0] = 1;
+  }
+  vector.now_newest(resident);
+}
+
+// Devices that did not come through the last change get the values of one that did.
+void Team::heal(Resident& resident) {
+  const std::size_t from = resident.source();
+  for (std::size_t d = 0; d < size(); ++d) {
+    if (resident.valid_[d] != 0) continue;
+    follow(streams_[d], streams_[from]);
+    copy_peer(resident.at(d), devices_[d]->index, resident.at(from), devices_[from]->index,
+              resident.count_ * 4, streams_[d]);
+    follow(streams_[from], streams_[d]);
+    resident.valid_[d] = 1;
+  }
+}
+
+std::shared_ptr<Resident> Team::change(Vector& vector) {
+  return note_change(vector, bring(vector));
+}
+
+std::shared_ptr<Resident> Team::overwrite(Vector& vector) {
+  return note_change(vector, reserve(vector));
+}
+
+std::shared_ptr<Resident> Team::note_change(Vector& vector, std::shared_ptr<Resident> resident) {
+  if (!resident->written_) changes_.push_back({&vector, resident});
+  resident->written_ = true;
+  return resident;
+}
+
+void Team::hold(const Vector& vector) {
+  const auto guard = lock();
+  ++resident(vector)->holders_;
+}
+
+void Team::release(const Vector& vector) noexcept {
+  const auto guard = lock();
+  const auto found = std::static_pointer_cast<Resident>(vector.copy(this));
+  if (found && --found->holders_ == 0) vector.drop(this);
+}
+
+void Team::together(const std::function<void()>& work) {
+  const auto guard = lock();
+  if (gathering_) return work();
+  gathering_ = true;
+  try {
+    work();
+    run();
+  } catch (...) {
+    forget();
+    throw;
+  }
+  forget();
+}
+
+void Team::add(Task task) {
+  tasks_.push_back(std::move(task));
+}
+
+void Team::forget() {
+  for (const Change& change : changes_) change.resident->written_ = false;
+  changes_.clear();
+  tasks_.clear();
+  gathering_ = false;
+}
+
+std::vector<std::byte> Team::arguments() const {
+  std::vector<std::byte> block;
+  for (const Task& task : tasks_) {
+    block.insert(block.end(), task.arguments.begin(), task.arguments.end());
+    block.resize(aligned(block.size()));
+  }
+  return block;
+}
+
+// Everything that can fail for want of memory or for a wrong launch comes before the first device
+// starts.
+void Team::run() {
+  if (tasks_.empty()) return;
+  const std::vector<std::byte> block = arguments();
+  std::int64_t scratch = 0;
+  for (const Task& task : tasks_) scratch = std::max(scratch, task.scratch_bytes);
+  grow(arguments_, static_cast<std::int64_t>(block.size()));
+  grow(scratch_, scratch);
+  start(recording(), block);
+  for (const Change& change : changes_) {
+    std::fill(change.resident->valid_.begin(), change.resident->valid_.end(), 1);
+    change.vector->changed_on(*change.resident);
+  }
+}
+
+// Where a device does not start, those before it are no longer valid: what they computed is
+// forgotten.
+void Team::start(const Recording& recording, const std::vector<std::byte>& block) {
+  std::size_t d = 0;
+  try {
+    for (; d < size(); ++d) {
+      copy_to_device(arguments_[d].get(), block.data(), static_cast<std::int64_t>(block.size()),
+                     streams_[d]);
+      recording.graphs[d].launch(streams_[d]);
+    }
+  } catch (...) {
+    for (const Change& change : changes_) std::fill_n(change.resident->valid_.begin(), d, 0);
+    throw;
+  }
+}
+
+// Recordings know where the old block was.
+void Team::grow(std::vector<DeviceMemory>& memory, std::int64_t bytes) {
+  for (std::size_t d = 0; d < size(); ++d) {
+    if (memory[d].bytes() >= bytes) continue;
+    streams_[d].synchronize();
+    recordings_.clear();
+    memory[d] = DeviceMemory();
+    memory[d] = devices_[d]->pool.allocate(2 * bytes, streams_[d]);
+  }
+}
+
+Team::Recording& Team::recording() {
+  std::vector<std::uint64_t> key;
+  for (const Task& task : tasks_) {
+    key.push_back(task.key.size());
+    key.insert(key.end(), task.key.begin(), task.key.end());
+    key.push_back(task.arguments.size());
+    for (const auto& vector : task.vectors)
+      for (std::size_t d = 0; d < size(); ++d)
+        key.push_back(reinterpret_cast<std::uintptr_t>(vector->at(d)));
+  }
+  const auto found = std::find_if(recordings_.begin(), recordings_.end(),
+                                  [&](const Recording& each) { return each.key == key; });
+  if (found != recordings_.end()) {
+    recordings_.splice(recordings_.begin(), recordings_, found);
+    return recordings_.front();
+  }
+  Recording made{std::move(key), {}};
+  for (std::size_t d = 0; d < size(); ++d) made.graphs.push_back(record(d));
+  if (recordings_.size() >= kKeptRecordings) {
+    for (const Stream& stream : streams_) stream.synchronize();  // it may still run
+    recordings_.pop_back();
+  }
+  recordings_.push_front(std::move(made));
+  return recordings_.front();
+}
+
+Graph Team::record(std::size_t device) {
+  const DeviceGuard guard(devices_[device]->index);
+  return Graph::capture(recorders_[device], [&] {
+    const auto* arguments = arguments_[device].get<std::byte>();
+    for (const Task& task : tasks_) {
+      task.launch({device, recorders_[device], arguments, scratch_[device].get<std::byte>()});
+      arguments += aligned(task.arguments.size());
+    }
+  });
+}
+
+Reading::Reading(const Stream& vectors, const Stream& reader)
+    : vectors_(vectors), reader_(reader), event_(vectors.device()) {
+  event_.record(vectors_);
+  reader_.wait(event_);
+}
+
+Reading::~Reading() {
+  // fails on a lost device alone, whose vectors nobody will use again
+  static_cast<void>(cudaEventRecord(event_.get(), reader_.get()));
+  static_cast<void>(cudaStreamWaitEvent(vectors_.get(), event_.get(), 0));
+}
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,146 @@
+// The devices of a backend as one: vectors that each of them holds whole, and the same work done to
+// them on each, so that all stay equal to the bit and none has to tell the others. Work is gathered
+// first, then brought to every device as one graph: recorded once, replayed for every step that
+// differs in numbers alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "core/vector.h"
+#include "gpu/device.h"
+
+namespace marketplace::gpu {
+
+class Team;
+
+// Where a spec's parameters are, and their random numbers, per device; made with the first
+// direction.
+struct DeltaTables {
+  std::vector<DeviceMemory> memory;
+  std::int64_t tile_count = 0, parameters_at = 0;
+};
+
+// A vector on every device of a team.
+class Resident : public Vector::Copy {
+ public:
+  Resident(std::shared_ptr<Team> team, std::int64_t count);
+  float* at(std::size_t device) const { return memory_[device].get<float>(); }
+  std::int64_t count() const { return count_; }
+  void read(float* out) const override;
+
+  DeltaTables deltas;  // beside a model's weights
+
+ private:
+  friend class Team;
+  std::size_t source() const;  // the first device whose values count
+
+  std::shared_ptr<Team> team_;
+  std::int64_t count_;
+  std::vector<DeviceMemory> memory_;  // per device, empty before first use
+  std::vector<char> valid_;           // per device, whether it came through the last change
+  bool written_ = false;              // by work that has been gathered only
+  int holders_ = 0;
+};
+
+// What a task finds on a device.
+struct OnDevice {
+  std::size_t device;
+  const Stream& stream;
+  const std::byte* arguments;  // the task's own
+  std::byte* scratch;          // of one task at a time
+};
+
+// A task's launches must follow from its key, the vectors that it names and the size of its
+// arguments: they are what a recorded graph is found by.
+struct Task {
+  std::vector<std::uint64_t> key;
+  std::vector<std::shared_ptr<Resident>> vectors;
+  std::vector<std::byte> arguments;  // brought to the device
+  std::int64_t scratch_bytes = 0;
+  std::function<void(const OnDevice&)> launch;
+};
+
+class Team : public std::enable_shared_from_this<Team> {
+ public:
+  explicit Team(std::vector<std::shared_ptr<Device>> devices);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  std::size_t size() const { return devices_.size(); }
+  const std::shared_ptr<Device>& device(std::size_t index) const { return devices_[index]; }
+  // On which the vectors of a device are ordered.
+  const Stream& stream(std::size_t index) const { return streams_[index]; }
+
+  // What the devices keep of a vector: made when it is first asked for; with its memory; with its
+  // newest values on every device; with its values about to be changed by a task. Never for an
+  // empty vector.
+  std::shared_ptr<Resident> resident(const Vector& vector);
+  std::shared_ptr<Resident> reserve(const Vector& vector);
+  std::shared_ptr<Resident> bring(const Vector& vector);
+  std::shared_ptr<Resident> change(Vector& vector);     // what was there counts
+  std::shared_ptr<Resident> overwrite(Vector& vector);  // it does not
+  // Keeps what devices have of a vector until the last holder releases it.
+  void hold(const Vector& vector);
+  void release(const Vector& vector) noexcept;
+
+  // Gathers the tasks that `work` adds, then has every device do them; or none, where anything
+  // fails. Vectors live until the end. Of nested calls the outermost counts.
+  void together(const std::function<void()>& work);
+  void add(Task task);
+
+  // One thread at a time.
+  std::unique_lock<std::recursive_mutex> lock() { return std::unique_lock(mutex_); }
+
+ private:
+  struct Recording {
+    std::vector<std::uint64_t> key;
+    std::vector<Graph> graphs;  // per device
+  };
+  struct Change {
+    Vector* vector;
+    std::shared_ptr<Resident> resident;
+  };
+
+  void upload(const Vector& vector, Resident& resident);
+  void heal(Resident& resident);
+  std::shared_ptr<Resident> note_change(Vector& vector, std::shared_ptr<Resident> resident);
+  void run();
+  void start(const Recording& recording, const std::vector<std::byte>& block);
+  void forget();
+  std::vector<std::byte> arguments() const;
+  void grow(std::vector<DeviceMemory>& memory, std::int64_t bytes);
+  Recording& recording();
+  Graph record(std::size_t device);
+
+  std::recursive_mutex mutex_;
+  std::vector<std::shared_ptr<Device>> devices_;
+  std::vector<Stream> streams_, recorders_;
+  std::vector<DeviceMemory> arguments_, scratch_;  // per device
+  std::list<Recording> recordings_;                // the latest first
+  bool gathering_ = false;
+  std::vector<Task> tasks_;
+  std::vector<Change> changes_;
+};
+
+// While it lives, what a reader's stream is given comes behind all that was done to the vectors
+// before, and what is done to them later comes behind that.
+class Reading {
+ public:
+  Reading(const Stream& vectors, const Stream& reader);
+  ~Reading();
+  Reading(const Reading&) = delete;
+  Reading& operator=(const Reading&) = delete;
+
+ private:
+  const Stream &vectors_, &reader_;
+  Event event_;
+};
+
+}  // namespace marketplace::gpu

@@ -1,0 +1,263 @@
+// What an optimizer does with losses: coefficients, directions, updates.
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "core/error.h"
+#include "core/threefry.h"
+#include "market/optimizer.h"
+#include "market/topk.h"
+
+namespace marketplace {
+
+void Optimizer::check_sum_mode(UnitVectorMode mode) const {
+  if (replica_ > 0 && mode != sum_mode_)
+    fail("unit_vector_mode", "the one of the earlier replicas", "another one");
+}
+
+std::vector<std::int64_t> Optimizer::parameter_counts() const {
+  std::vector<std::int64_t> counts;
+  for (const auto& model : market_->models()) counts.push_back(model->parameter_count());
+  return counts;
+}
+
+// The memory of an update is taken before the probe, whose own is cut to what is left.
+void Optimizer::reserve() {
+  if (work_.empty()) work_ = zeros(parameter_counts(), market_->backend());
+  rule_.reserve(parameter_counts(), market_->backend());
+}
+
+// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
+// mean of the minibatches' gradients downhill.
+void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients, Vector& out) {
+  Backend& backend = market_->backend();
+  if (options.plan != PlanKind::node)
+    return backend.combine(market_->model(spec), specs_[spec].weights, coefficients.values[spec],
+                           out);
+  std::fill_n(out.overwrite(), out.size(), 0.0f);
+  backend.add_scaled(out, gradients_[spec], -1.0f / static_cast<float>(gradient_count_));
+}
+
+// Checks the losses and gives their coefficients; node perturbation has none.
+Coefficients Optimizer::weigh(const std::vector<float>& losses,
+                              const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
+  check_sum_mode(mode);
+  if (options.plan != PlanKind::node)
+    return direction_coefficients(options.plan, mode, options.shaping, losses, paths,
+                                  vendor_counts());
+  check_losses(losses, paths, vendor_counts());
+  if (gradient_count_ == 0)
+    fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
+         "none since the last step");
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const float* values = std::as_const(gradients_[i]).data();
+    for (std::int64_t k = 0; k < gradients_[i].size(); ++k)
+      if (!std::isfinite(values[k]))
+        fail("step", "finite gradients",
+             std::to_string(values[k]) + " in spec " + std::to_string(i));
+  }
+  return {};
+}
+
+bool Optimizer::add_replica(const std::vector<float>& losses,
+                            const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  reserve();
+  Backend& backend = market_->backend();
+  if (sum_.empty()) sum_ = zeros(parameter_counts(), backend);
+  backend.together([&] {
+    for (std::size_t i = 0; i < specs_.size(); ++i) {
+      own_direction(i, coefficients, work_[i]);
+      backend.add_scaled(sum_[i], work_[i], 1.0f);
+    }
+  });
+  if (replica_ == 0) first_seeds_ = state().seeds;
+  draw_replica(replica_ + 1);
+  sum_mode_ = mode;
+  return coefficients.degenerate;
+}
+
+Directions Optimizer::gather(const std::vector<float>& losses,
+                             const std::vector<std::int32_t>& paths, UnitVectorMode mode,
+                             bool& degenerate) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  degenerate = coefficients.degenerate;
+  Directions out = zeros(parameter_counts(), market_->backend());
+  market_->backend().together([&] { gather_into(out, coefficients); });
+  return out;
+}
+
+void Optimizer::gather_into(Directions& out, const Coefficients& coefficients) {
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    own_direction(i, coefficients, out[i]);
+    if (replica_ == 0) continue;
+    market_->backend().add_scaled(out[i], sum_[i], 1.0f);
+    // a sum of scores is normalised before it is used, but gradients keep their size
+    if (options.plan != PlanKind::node) continue;
+    float* values = out[i].data();
+    for (std::int64_t k = 0; k < out[i].size(); ++k) values[k] /= static_cast<float>(replica_ + 1);
+  }
+}
+
+Directions Optimizer::direction(const std::vector<float>& losses,
+                                const std::vector<std::int32_t>& paths, UnitVectorMode mode,
+                                bool& degenerate) {
+  Directions out = gather(losses, paths, mode, degenerate);
+  normalise(out, mode, market_->backend());
+  return out;
+}
+
+void Optimizer::check_directions(const Directions& directions) const {
+  if (directions.size() != specs_.size())
+    fail("direction", std::to_string(specs_.size()) + " specs", std::to_string(directions.size()));
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    if (directions[i].size() != market_->model(i).parameter_count())
+      fail("direction",
+           std::to_string(market_->model(i).parameter_count()) + " values for spec " +
+               std::to_string(i),
+           std::to_string(directions[i].size()));
+}
+
+void Optimizer::update_weights(const Directions& directions,
+                               const std::optional<std::vector<float>>& learning_rates) {
+  check_directions(directions);
+  const std::vector<float> rates = checked_rates(learning_rates);
+  market_->backend().together([&] {
+    for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, directions[i], rates[i]);
+  });
+  if (learning_rates) keep_rates(rates);
+  absorb_leader();
+}
+
+// The given rates, or the specs' present ones.
+std::vector<float> Optimizer::checked_rates(const std::optional<std::vector<float>>& given) const {
+  if (given && given->size() != specs_.size())
+    fail("learning_rates", std::to_string(specs_.size()) + " values",
+         std::to_string(given->size()));
+  std::vector<float> rates;
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    rates.push_back(given ? (*given)[i] : learning_rate(i));
+    check_rate("learning_rate", rates[i]);
+  }
+  return rates;
+}
+
+void Optimizer::keep_rates(const std::vector<float>& rates) {
+  for (std::size_t i = 0; i < specs_.size() && options.meta_learning_rate; ++i)
+    specs_[i].learning_rate = rates[i];
+}
+
+void Optimizer::move_weights(std::size_t spec, const Vector& update, float rate) {
+  market_->backend().add_scaled(market_->model(spec).weights(), update, rate);
+}
+
+void Optimizer::update_lr_scales(Directions directions) {
+  if (!options.meta_learning_rate)
+    fail(ErrorKind::runtime, "update_lr_scales", "an optimizer with meta_learning_rate", "none");
+  check_rate("meta_learning_rate", *options.meta_learning_rate);
+  check_directions(directions);
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    SpecState& spec = specs_[i];
+    const std::uint32_t counter = market_->model(i).counter_end();
+    std::vector<float> factors(spec.vendor_count);
+    for (std::int64_t v = 0; v < spec.vendor_count; ++v) {
+      // a scalar tensor is one block, whose second counter word is one behind the first
+      const RandomWords words = threefry2x32(spec.seeds[v], counter, counter + 1);
+      const bool still = v == 0 || spec.seeds[v] == 0;
+      spec.scales[v] = still ? 0.0f : word_to_delta(words.lane0, *options.meta_learning_rate);
+      factors[v] = spec.learning_rate * (1.0f + spec.scales[v]);
+    }
+    spec.weights = {VendorWeights::Kind::scaled,
+                    spec.vendor_count,
+                    {},
+                    0,
+                    factors,
+                    std::make_shared<const Vector>(std::move(directions[i])),
+                    false};
+  }
+}
+
+bool Optimizer::start_search(const std::vector<float>& losses,
+                             const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
+  bool degenerate = false;
+  update_lr_scales(direction(losses, paths, mode, degenerate));
+  return degenerate;
+}
+
+void Optimizer::end_search(const std::vector<float>& learning_rates) {
+  for (const SpecState& spec : specs_)
+    if (spec.weights.kind != VendorWeights::Kind::scaled)
+      fail(ErrorKind::runtime, "end_search", "a line search under way", "none");
+  const std::vector<float> rates = checked_rates(learning_rates);
+  market_->backend().together([&] {
+    for (std::size_t i = 0; i < specs_.size(); ++i)
+      move_weights(i, *specs_[i].weights.values, rates[i]);
+  });
+  keep_rates(rates);
+  absorb_leader();
+  update_seeds(true);
+}
+
+// What the rule makes of g; counted by rule_.finish().
+const Directions& Optimizer::propose(Directions& sums, UnitVectorMode mode) {
+  // z-scores have no scale of their own, measured gradients do
+  const bool scaleless = options.plan != PlanKind::node;
+  if (scaleless && options.rule.kind != RuleKind::unit) normalise(sums, mode, market_->backend());
+  return rule_.apply(sums, mode, market_->backend());
+}
+
+Directions Optimizer::make_update(Directions sums, UnitVectorMode mode) {
+  check_directions(sums);
+  const Directions* made = nullptr;
+  market_->backend().together([&] { made = &propose(sums, mode); });
+  if (made != &sums) sums = *made;
+  rule_.finish();
+  return sums;
+}
+
+bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                     UnitVectorMode mode) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  const std::vector<float> rates = checked_rates(std::nullopt);
+  // of the vendors that are drawn at last
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  reserve();
+  market_->backend().together([&] {
+    gather_into(work_, coefficients);
+    const Directions& update = propose(work_, mode);
+    for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, update[i], rates[i]);
+  });
+  rule_.finish();
+  absorb_leader();
+  update_seeds(true);
+  return coefficients.degenerate;
+}
+
+std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
+                                  const std::vector<std::int32_t>& paths) {
+  check_losses(losses, paths, vendor_counts());
+  if (options.plan == PlanKind::node)
+    fail("keep_best", "a plan whose vendors have weights", "'node'");
+  if (replica_ > 0)
+    fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
+         std::to_string(replica_));
+  const std::vector<double> values(losses.begin(), losses.end());
+  const std::int64_t best =
+      topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
+  reserve();
+  Backend& backend = market_->backend();
+  backend.together([&] {
+    for (std::size_t i = 0; i < specs_.size(); ++i) {
+      std::vector<double> chosen(specs_[i].vendor_count, 0.0);
+      chosen[paths[best * specs_.size() + i]] = 1.0;
+      backend.combine(market_->model(i), specs_[i].weights, chosen, work_[i]);
+      move_weights(i, work_[i], 1.0f);
+    }
+  });
+  absorb_leader();
+  update_seeds(true);
+  return best;
+}
+
+}  // namespace marketplace
