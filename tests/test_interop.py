@@ -298,6 +298,17 @@ def test_arrays_of_another_vendors_device():
         opt.probe(InterfaceArray(x, data=(x.ctypes.data, False)), y)
 
 
+def test_a_device_that_there_is_not():
+    _, opt = make()
+    x, y = batch(MLP_SHAPE)
+    samples = DlpackArray(x)
+    for number in (9, -1):
+        samples.device = number
+        with refusal(RuntimeError, "device: expected one of", str(number)):
+            opt.probe(samples, y)
+    samples.device = 0
+
+
 @pytest.mark.parametrize(
     "changed, error, words",
     [
