@@ -10,6 +10,8 @@ import gc
 
 import marketplace as mp
 import numpy as np
+import pytest
+from markets import MLP, build, fresh_seeds
 
 PLUGIN = mp.build_info()["plugins"].get("cuda", {}).get("path")
 _C = ctypes
@@ -24,7 +26,10 @@ def _load():
 
 
 _LIBRARY = _load()
-EMULATED = _LIBRARY is not None and "cuda:0" in [device["name"] for device in mp.devices()]
+GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
+EMULATED = _LIBRARY is not None and "cuda:0" in GPUS
+several = pytest.mark.skipif(len(GPUS) < 2, reason="one GPU only")
+VENDORS = (2, 3, 2)
 BUSY_WORK = 40  # copies that a stream has to do before what counts
 
 
@@ -55,6 +60,13 @@ def call(name, *arguments):
     if function.restype is _C.c_int:
         assert result == 0, f"{name}: error {result}"
     return result
+
+
+def make(layers=MLP, device="cuda:0", **options):
+    """Build a market of its own and an optimizer of it."""
+    built = build(layers, VENDORS)
+    options = {"seeds": fresh_seeds(VENDORS), "seed": 1} | options
+    return built, mp.Optimizer(built.specs, 0.125, device=device, **options)
 
 
 def live_blocks():

@@ -8,6 +8,8 @@ import pytest
 from emulated import (
     BUSY_WORK,
     EMULATED,
+    GPUS,
+    VENDORS,
     InterfaceArray,
     Memory,
     Stream,
@@ -15,11 +17,12 @@ from emulated import (
     call,
     deferred,
     live_blocks,
+    make,
     read,
+    several,
 )
 from markets import CONV, CONV_SHAPE, MLP, MLP_SHAPE, batch, build, same_bits
 from refusals import refusal
-from test_interop import GPUS, VENDORS, make, several
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="needs the emulated GPU")
 

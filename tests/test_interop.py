@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from emulated import (
     EMULATED,
+    GPUS,
     DlpackArray,
     InterfaceArray,
     Memory,
@@ -15,23 +16,15 @@ from emulated import (
     Stream,
     call,
     deferred,
+    make,
+    several,
 )
 from marketplace.continual import forward_with_paths
-from markets import CONV, CONV_SHAPE, MLP, MLP_SHAPE, batch, build, fresh_seeds, same_bits
+from markets import CONV, CONV_SHAPE, MLP, MLP_SHAPE, batch, same_bits
 from refusals import refusal
 
 pytestmark = pytest.mark.skipif(not EMULATED, reason="needs the emulated GPU")
-GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
-several = pytest.mark.skipif(len(GPUS) < 2, reason="one GPU only")
-VENDORS = (2, 3, 2)
 KINDS = [InterfaceArray, DlpackArray, OldDlpackArray]
-
-
-def make(layers=MLP, device="cuda:0", **options):
-    """Build a market of its own and an optimizer of it."""
-    built = build(layers, VENDORS)
-    options = {"seeds": fresh_seeds(VENDORS), "seed": 1} | options
-    return built, mp.Optimizer(built.specs, 0.125, device=device, **options)
 
 
 def host_bytes(function, *args, **options):
@@ -296,6 +289,17 @@ def test_arrays_of_another_vendors_device():
         opt.probe(DlpackArray(x, device_type=8), y)
     with refusal(TypeError, "probe", "x in memory of a cuda device"):
         opt.probe(InterfaceArray(x, data=(x.ctypes.data, False)), y)
+
+
+def test_a_device_that_there_is_not():
+    _, opt = make()
+    x, y = batch(MLP_SHAPE)
+    samples = DlpackArray(x)
+    for number in (9, -1):
+        samples.device = number
+        with refusal(RuntimeError, "device: expected one of", str(number)):
+            opt.probe(samples, y)
+    samples.device = 0
 
 
 @pytest.mark.parametrize(

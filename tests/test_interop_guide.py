@@ -7,10 +7,9 @@ import re
 import marketplace as mp
 import numpy as np
 import pytest
-from emulated import EMULATED
+from emulated import EMULATED, GPUS
 
 GUIDE = pathlib.Path(__file__).parents[1] / "docs" / "interop.md"
-GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
 pytestmark = pytest.mark.skipif(not GPUS, reason="no GPU here")
 
 
@@ -52,6 +51,24 @@ def test_other_libraries(library, title):
     assert address == names["logits"].__cuda_array_interface__["data"][0]
     expected = names["logits"].numpy().argmax(axis=-1)
     np.testing.assert_array_equal(np.asarray(names["best"].tolist()), expected)
+
+
+def test_a_stream_of_torch():
+    needs("torch")
+    torch = pytest.importorskip("torch")
+    names = run("PyTorch")
+    market, opt, x = names["market"], names["opt"], names["x"]
+    expected, _ = mp.forward(market, x.cpu().numpy(), opt.vendors)
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        slow = torch.ones(4000, 4000, device="cuda")
+        for _ in range(50):
+            slow = slow @ slow / 4000
+        late = x + (slow[0, 0] - slow[0, 0])  # x, when the products are done
+        logits, _ = mp.forward(market, late, opt.vendors, out="device", stream=stream)
+        doubled = torch.from_dlpack(logits) * 2
+    stream.synchronize()
+    np.testing.assert_array_equal(doubled.cpu().numpy(), np.asarray(expected) * 2)
 
 
 def test_hip_python():

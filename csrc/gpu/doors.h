@@ -2,9 +2,12 @@
 // it, calls that use such memory begin behind it, and it follows what they leave there.
 #pragma once
 
-#include <map>
+#include <memory>
 #include <mutex>
+#include <string>
+#include <vector>
 
+#include "core/error.h"
 #include "gpu/runtime.h"
 
 namespace marketplace::gpu {
@@ -22,12 +25,23 @@ class Doors {
   // The device's stream, made when first asked for.
   const Stream& at(int device) {
     const std::lock_guard lock(mutex_);
-    return streams_.try_emplace(device, device).first->second;
+    const auto index = static_cast<std::size_t>(device);
+    if (device < 0 || index >= streams_.size()) grow(device);
+    if (!streams_[index]) streams_[index] = std::make_unique<Stream>(device);
+    return *streams_[index];
   }
 
  private:
+  void grow(int device) {
+    const int count = device_count();
+    if (device < 0 || device >= count)
+      fail(ErrorKind::runtime, "device", "one of " + std::to_string(count) + " devices",
+           std::to_string(device));
+    streams_.resize(static_cast<std::size_t>(count));
+  }
+
   std::mutex mutex_;
-  std::map<int, Stream> streams_;
+  std::vector<std::unique_ptr<Stream>> streams_;  // by device
 };
 
 }  // namespace marketplace::gpu
