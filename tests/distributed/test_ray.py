@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pickle
 import random
 import re
 import signal
@@ -18,7 +17,9 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from marketplace import nn  # noqa: E402
-from marketplace.distributed import RayCluster, _ray_worker  # noqa: E402
+from marketplace.distributed import RayCluster, _ray_exchange  # noqa: E402
+from marketplace.distributed._ray_worker import Request  # noqa: E402
+from marketplace.distributed._report import Report  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,10 +47,40 @@ def cluster(make=programs.make, step=programs.step, **options):
     return RayCluster(make, step, **{"workers": 4, "timeout": 60.0} | options)
 
 
+@pytest.fixture(params=["channels", "tasks"])
+def way(request, monkeypatch):
+    """How messages go: through shared memory, or as to workers on other machines."""
+    if request.param == "tasks":
+        monkeypatch.setattr(_ray_exchange, "is_far", lambda: True)
+    return request.param
+
+
 def pid_of(name):
     return int(re.search(r"pid (\d+)", name)[1])
 
 
+def test_workers_on_this_machine_have_channels(way):
+    with cluster(workers=2) as two:
+        for _ in range(3):
+            two.step()
+        linked = [worker.link is not None for worker in two._workers]
+    assert linked == [way == "channels"] * 2
+
+
+def test_channels_that_cannot_be_made_are_told_and_done_without(monkeypatch):
+    def refuse(*arguments):
+        raise NotImplementedError("no shared memory here")
+
+    monkeypatch.setattr(_ray_exchange, "Link", refuse)
+    pattern = r"worker 0 .+ is asked by tasks, without channels: no shared memory here"
+    with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match=pattern) as caught:
+        for _ in range(3):
+            one.step()
+        assert len(caught) == 1
+        assert programs.checksum(one.optimizer) == programs.alone(3)
+
+
+@pytest.mark.usefixtures("way")
 def test_four_workers_give_the_bits_of_one_process():
     with cluster(check_every=10) as four:
         for _ in range(programs.STEPS):
@@ -64,16 +95,18 @@ def test_four_workers_give_the_bits_of_one_process():
         np.testing.assert_array_equal(paths, expected[1])
 
 
-def test_a_probe_costs_at_most_eight_bytes_a_path_and_64():
-    with cluster(workers=3) as three:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_probe_costs_at_most_eight_bytes_a_path_and_64(workers):
+    with cluster(workers=workers) as some:
         for _ in range(20):
-            loss, _ = three.step()
-        messages = 3 * (three.probes + 1)  # the next probe's are under way
-        assert three.bytes_sent + three.bytes_received <= messages * (64 + 8 * loss.size)
-    # as Ray pickles them: the whole of what was asked and of what one worker of one answers
-    request = _ray_worker.Request(0, loss.size, True, loss).to_bytes()
-    sent = len(pickle.dumps(request, protocol=5)) + len(pickle.dumps(request[: 13 + 4 * loss.size]))
-    assert sent <= 64 + 8 * loss.size
+            loss, _ = some.step()
+        messages = workers * (some.probes + 1)  # the next probe's are under way
+        assert some.bytes_sent + some.bytes_received <= messages * (64 + 8 * loss.size)
+        if workers == 1:  # the bytes that are counted are all that there is
+            request = Request(0, loss.size, True, loss).to_bytes()
+            report = Report(0.1, 1, 2, loss).to_bytes()
+            assert some.bytes_sent + some.bytes_received < messages * (len(request) + len(report))
+            assert len(request) + len(report) <= 64 + 8 * loss.size
 
 
 CASES = {
@@ -130,6 +163,7 @@ def test_twenty_killed_workers_lose_nothing():
     assert {pid_of(message) for message in messages} == killed
 
 
+@pytest.mark.usefixtures("way")
 def test_without_any_worker_this_process_goes_on():
     with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match="will be replaced"):
         one.step()
@@ -140,6 +174,7 @@ def test_without_any_worker_this_process_goes_on():
         assert programs.checksum(one.optimizer) == programs.alone(6)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_late_worker_joins():
     with cluster(workers=1) as late:
         for _ in range(3):
@@ -155,6 +190,7 @@ def test_a_late_worker_joins():
         assert programs.checksum(late.optimizer) == programs.alone(late.optimizer.global_step)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_worker_that_hangs_is_replaced():
     with cluster(workers=2) as two:
         two.step()
@@ -225,19 +261,20 @@ def test_drift_stops_the_run_and_names_the_worker():
             one.step()
 
 
-def step_without_memory(optimizer):
-    if in_worker() and optimizer.global_step == 2:
+def step_without_memory(last, optimizer):
+    if in_worker() and optimizer.global_step == last:
         raise MemoryError("cannot allocate 8 GiB")
     return programs.step(optimizer)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_worker_out_of_memory_is_named():
     pattern = r"received MemoryError: cannot allocate 8 GiB from worker 0 \(pid"
-    with cluster(step=step_without_memory, workers=1) as one:
-        for _ in range(2):
-            one.step()
+    with cluster(step=functools.partial(step_without_memory, 3), workers=2) as two:
+        for _ in range(3):
+            two.step()
         with pytest.raises(RuntimeError, match=pattern):
-            one.step()
+            two.step()
 
 
 def make_and_die():
