@@ -17,8 +17,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from marketplace import nn  # noqa: E402
-from marketplace.distributed import RayCluster, _ray_exchange  # noqa: E402
-from marketplace.distributed._ray_worker import Request  # noqa: E402
+from marketplace.distributed import RayCluster, _ray, _ray_exchange, _ray_worker  # noqa: E402
 from marketplace.distributed._report import Report  # noqa: E402
 
 pytestmark = [
@@ -103,7 +102,7 @@ def test_a_probe_costs_at_most_eight_bytes_a_path_and_64(workers):
         messages = workers * (some.probes + 1)  # the next probe's are under way
         assert some.bytes_sent + some.bytes_received <= messages * (64 + 8 * loss.size)
         if workers == 1:  # the bytes that are counted are all that there is
-            request = Request(0, loss.size, True, loss).to_bytes()
+            request = _ray_worker.Request(0, loss.size, True, loss).to_bytes()
             report = Report(0.1, 1, 2, loss).to_bytes()
             assert some.bytes_sent + some.bytes_received < messages * (len(request) + len(report))
             assert len(request) + len(report) <= 64 + 8 * loss.size
@@ -174,20 +173,68 @@ def test_without_any_worker_this_process_goes_on():
         assert programs.checksum(one.optimizer) == programs.alone(6)
 
 
-@pytest.mark.usefixtures("way")
-def test_a_late_worker_joins():
-    with cluster(workers=1) as late:
+def add_one(cluster):
+    """Add a worker, and take steps until it has joined."""
+    count = len(cluster.worker_names) + 1
+    cluster.add_workers(1)
+    end = time.monotonic() + 60
+    while len(cluster.worker_names) < count:
+        assert time.monotonic() < end
+        cluster.step()
+        time.sleep(0.02)
+    cluster.step()
+
+
+CHECKPOINTED = {  # how often a checkpoint is made
+    "from the first weights": ({}, 0),
+    "from a checkpoint": ({"replay_steps": 2}, 2),
+    "without steps": ({"replay_steps": 0}, 3),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTED)
+def test_late_workers_join(case, monkeypatch):
+    options, count = CHECKPOINTED[case]
+    made = []
+
+    def counted(optimizer):
+        made.append(optimizer.global_step)
+        return _ray_worker.get_state(optimizer)
+
+    monkeypatch.setattr(_ray, "get_state", counted)
+    with cluster(workers=1, check_every=1, **options) as late:
         for _ in range(3):
             late.step()
-        late.add_workers(1)
-        end = time.monotonic() + 60
-        while len(late.worker_names) < 2 and time.monotonic() < end:
-            late.step()
-            time.sleep(0.02)
-        assert len(late.worker_names) == 2
+        add_one(late)
         for _ in range(3):
             late.step()
+        add_one(late)
         assert programs.checksum(late.optimizer) == programs.alone(late.optimizer.global_step)
+    assert len(made) == count
+
+
+def step_that_changes_weights(optimizer):
+    result = programs.step(optimizer)
+    if optimizer.global_step == 2:
+        weights = optimizer.marketplace[0].model.state_dict()
+        weights["layers.0.bias"] = 0 * weights["layers.0.bias"]
+        optimizer.marketplace[0].model.load_state_dict(weights)
+    return result
+
+
+def test_weights_that_are_not_on_record_are_told_to_who_adds_a_worker():
+    pattern = (
+        r"expected losses, received ValueError: replay of a late worker: .+ from worker 1 \(pid"
+    )
+    with cluster(step=step_that_changes_weights, workers=1) as one:
+        for _ in range(3):
+            one.step()
+        with pytest.raises(RuntimeError, match=pattern):
+            add_one(one)
+    with cluster(step=step_that_changes_weights, workers=1, replay_steps=0) as one:
+        for _ in range(3):
+            one.step()
+        add_one(one)
 
 
 @pytest.mark.usefixtures("way")

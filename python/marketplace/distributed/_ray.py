@@ -15,6 +15,7 @@ from ..optimizers import Optimizer
 from ._balance import Balance
 from ._evaluate import in_path_order
 from ._follower import Step
+from ._history import History
 from ._identity import Identity, check_plan, checksum, find_difference, identify
 from ._ray_connect import OP, connect, import_ray
 from ._ray_exchange import Answer, Exchange, Worker
@@ -29,8 +30,8 @@ class RayCluster:
 
     This process and all workers run the same program, ``make_optimizer()`` once and ``step`` again
     and again; only their probes are shared. A worker that dies loses nothing: the others evaluate
-    its share, and a new one takes its place at the next step, from the state of this process. The
-    weights have the same bits as in one process, whoever dies.
+    its share, and a new one takes its place at the next step, from a checkpoint and the steps that
+    were taken since. The weights have the same bits as in one process, whoever dies.
 
     Parameters
     ----------
@@ -51,6 +52,10 @@ class RayCluster:
         longer is ended and replaced.
     check_every : int
         Probes from one comparison of all workers' weights to the next.
+    replay_steps : int
+        Most steps that a newcomer takes again to be where the others are, from the records that
+        this process keeps: four bytes a vendor and step. Beyond, it begins from a new checkpoint.
+        With 0, for programs that change weights outside of the optimizer's steps, always.
     worker_options : dict, optional
         Options of the actors, such as ``{"num_gpus": 1}``; one CPU each if not given.
 
@@ -86,11 +91,13 @@ class RayCluster:
         address: str | None = None,
         timeout: float = 300.0,
         check_every: int = 100,
+        replay_steps: int = 1000,
         worker_options: dict[str, Any] | None = None,
     ) -> None:
         count = integer(workers, OP, "workers", 1)
         self.optimizer = make_optimizer()
         check_plan(self.optimizer, OP)
+        steps = integer(replay_steps, OP, "replay_steps", 0)
         self._ray = import_ray()
         self._make_optimizer, self._step = make_optimizer, step
         self.timeout, self._check_every = timeout, check_every
@@ -102,6 +109,8 @@ class RayCluster:
         self._balance = Balance()
         self._generation: int | None = None  # at which newcomers were let in
         self._identity = identify(self.optimizer)
+        self._history = History(self.optimizer, steps) if steps > 0 else None
+        self._checkpoint: Any = None  # where the history begins, in Ray's object store
         self._owns_ray = connect(self._ray, address, count)
         self._exchange = Exchange(self._ray)
         try:
@@ -110,7 +119,7 @@ class RayCluster:
         except BaseException:
             self.close()
             raise
-        self.optimizer._sharing = self
+        self.optimizer._sharing, self.optimizer._history = self, self._history
 
     # -- what the user calls -----------------------------------------------------------------------
 
@@ -140,7 +149,7 @@ class RayCluster:
 
     def close(self) -> None:
         """End all workers, and the Ray cluster if it was started here."""
-        self.optimizer._sharing = None
+        self.optimizer._sharing = self.optimizer._history = None
         for worker in self._workers + self._newcomers:
             self._ray.kill(worker.actor)
         self._exchange.forget()
@@ -208,14 +217,15 @@ class RayCluster:
         if not self._ray.wait([worker.hello], timeout=0)[0]:
             return False
         try:
-            worker.place, worker.node, identity = self._ray.get(worker.hello)
+            hello = self._ray.get(worker.hello)
         except self._ray.exceptions.RayTaskError as error:
             raise self._worker_error("a worker that starts", worker, error) from error
         except self._ray.exceptions.RayError as error:
             self._newcomers.remove(worker)
             self._mourn(worker, error)
             return False
-        self._compare_identity(worker, identity)
+        worker.place, worker.node, worker.point = hello.place, hello.node, hello.point
+        self._compare_identity(worker, hello.identity)
         return True
 
     def _let_in(self, native: _core.Optimizer, minibatch: Minibatch) -> None:
@@ -223,19 +233,33 @@ class RayCluster:
         ready = [worker for worker in list(self._newcomers) if self._is_ready(worker)]
         if not ready:
             return
-        state = self._ray.put(get_state(self.optimizer))
         bounds = [0] * (len(ready) + 1)
         if not self._workers:  # nobody has begun with this probe
             bounds = self._balance.cut(native, minibatch[0].shape[1:], ready)
-        for worker, first, last in zip(ready, bounds, bounds[1:], strict=False):
+        begins = self._beginnings(ready)
+        for worker, begin, first, last in zip(ready, begins, bounds, bounds[1:], strict=False):
             self._newcomers.remove(worker)
             request = Request(first, last, self._checks(self.probes), None)
-            self._exchange.join(worker, request, state)
+            self._exchange.join(worker, request, *begin)
         self._workers += ready
+
+    def _beginnings(self, ready: list[Worker]) -> list[tuple[Any, Any]]:
+        """Give what each newcomer begins from: the steps on record, and a checkpoint if needed."""
+        history = self._history
+        if history is None:
+            return [(None, self._ray.put(get_state(self.optimizer)))] * len(ready)
+        strangers = any(worker.point != history.base for worker in ready)
+        if history.base is None or (strangers and self._checkpoint is None):
+            history.begin_anew()
+            self._checkpoint = self._ray.put(get_state(self.optimizer))
+        steps = self._ray.put(history.present())
+        return [
+            (steps, None if worker.point == history.base else self._checkpoint) for worker in ready
+        ]
 
     def _mourn(self, worker: Worker, cause: object) -> None:
         """Go on without a worker, and start another in its place."""
-        self._fruitless = 0 if worker.useful else self._fruitless + 1
+        self._fruitless += not worker.useful
         text = " ".join(str(cause).split())[:300]  # Ray's advice goes on
         if self._fruitless >= _FRUITLESS:
             wanted = "workers that live long enough to evaluate a share"
@@ -305,7 +329,9 @@ class RayCluster:
         worker = answer.asked.worker
         report = Report.from_bytes(message)
         self._check(worker, report, present)
-        worker.useful = worker.useful or answer.asked.last > answer.asked.first
+        if answer.asked.last > answer.asked.first and not worker.useful:
+            worker.useful = True
+            self._fruitless = 0
         self._balance.note(worker, report.seconds)
         return report.losses
 

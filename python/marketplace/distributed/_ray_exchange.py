@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._history import Point
 from ._ray_channel import Link, is_far, node_id
 from ._ray_connect import OP
 from ._ray_worker import Request
@@ -21,6 +22,7 @@ class Worker:
     hello: Any  # the answer to come
     place: str = "starting"
     node: str = ""
+    point: Point | None = None  # where it begins
     useful: bool = False  # has evaluated something
     link: Link | None = field(default=None, repr=False)
 

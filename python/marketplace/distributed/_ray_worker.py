@@ -15,6 +15,7 @@ from .. import _state
 from .._arrays import F32
 from ..optimizers import Optimizer
 from ._follower import Follower, Step
+from ._history import Point, Present, catch_up, point_of
 from ._identity import Identity, identify
 from ._ray_channel import make_answers, node_id
 
@@ -54,24 +55,41 @@ class Request:
         return Request(first, last, check, losses if losses.size else None)
 
 
+@dataclass(frozen=True)
+class Hello:
+    """A worker's first words: where it is, and what it has made."""
+
+    place: str
+    node: str
+    identity: Identity
+    point: Point
+
+
 class RayWorker:
     """Holds a market and its optimizer, follows the program, evaluates shares."""
 
     def __init__(self, make_optimizer: Callable[[], Optimizer], step: Step) -> None:
         self._make_optimizer, self._step = make_optimizer, step
 
-    def hello(self) -> tuple[str, str, Identity]:
-        """Make the optimizer; tell where this is, on which node, and what was made.
+    def hello(self) -> Hello:
+        """Make the optimizer; tell where this is, and what was made.
 
         Not done on construction: errors of this call arrive as what they are.
         """
         self._optimizer = self._make_optimizer()
         place = f"pid {os.getpid()} at {socket.gethostname()}"
-        return place, node_id(), identify(self._optimizer)
+        return Hello(place, node_id(), identify(self._optimizer), point_of(self._optimizer))
 
-    def join(self, message: bytes, state: bytes) -> bytes:
-        """Take over the run's present state, begin to follow, and evaluate a share."""
-        set_state(self._optimizer, state)
+    def join(self, message: bytes, present: Present | None, checkpoint: bytes | None) -> bytes:
+        """Take over the run's present state, begin to follow, and evaluate a share.
+
+        The state is that of the checkpoint, or of this worker's own optimizer where there is none,
+        and the steps since.
+        """
+        if checkpoint is not None:
+            set_state(self._optimizer, checkpoint)
+        if present is not None:
+            catch_up(self._optimizer, present)
         self._follower = Follower(self._optimizer, self._step)
         self._follower.advance(None)
         return self.answer(message)
