@@ -23,10 +23,6 @@ CASES = {
 }
 
 
-def keep_best(optimizer):
-    optimizer.keep_best(*optimizer.probe(*programs.batches(optimizer.global_step)))
-
-
 def recorded(optimizer, steps, step=programs.step, most=1000):
     """Take steps that a history listens to."""
     history = History(optimizer, most)
@@ -52,7 +48,7 @@ def test_from_the_first_weights(case):
     assert_alike(late, optimizer)
 
 
-@pytest.mark.parametrize("step", [REPLICAS, keep_best], ids=["replicas", "v1"])
+@pytest.mark.parametrize("step", [REPLICAS, programs.keep_best], ids=["replicas", "v1"])
 def test_other_kinds_of_steps(step):
     optimizer, late = programs.make(), programs.make()
     catch_up(late, recorded(optimizer, 5, step).present())

@@ -17,7 +17,7 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from marketplace import nn  # noqa: E402
-from marketplace.distributed import RayCluster, _ray, _ray_exchange, _ray_worker  # noqa: E402
+from marketplace.distributed import RayCluster, _follower, _ray, _ray_exchange, _ray_worker  # noqa: E402
 from marketplace.distributed._report import Report  # noqa: E402
 
 pytestmark = [
@@ -113,6 +113,7 @@ CASES = {
     "batch_norm": {"norm": nn.BatchNorm},
     "line_search": {"meta_learning_rate": 0.1},
     "momentum": {"update": "momentum"},
+    "sampling": {"plan": "tree", "sampling": 2},
 }
 
 
@@ -125,12 +126,63 @@ def test_every_kind_of_update(case):
         assert programs.checksum(two.optimizer) == programs.alone(6, **CASES[case])
 
 
-def test_minibatches_and_replicas():
-    step = functools.partial(programs.step, forward_pass=2, marketplace_replica=2)
-    with cluster(step=step, workers=2, check_every=1) as two:
+STEPS = {
+    "replicas": functools.partial(programs.step, forward_pass=2, marketplace_replica=2),
+    "v1": programs.keep_best,
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_other_kinds_of_steps(case):
+    with cluster(step=STEPS[case], workers=2, check_every=1) as two:
         for _ in range(5):
             two.step()
-        assert programs.checksum(two.optimizer) == programs.alone(5, step)
+        assert programs.checksum(two.optimizer) == programs.alone(5, STEPS[case])
+
+
+def make_unequal(lock, **options):
+    """Make an optimizer; the first worker has two threads and reports ten times its time."""
+    if in_worker() and ray.get(lock.first.remote()):
+        _follower.evaluate = functools.partial(programs.report_slowly, _follower.evaluate)
+        options |= {"threads": 2}
+    return programs.make(**options)
+
+
+@ray.remote(num_cpus=0)
+class Lock:
+    """Tells who comes first."""
+
+    def __init__(self):
+        self.free = True
+
+    def first(self):
+        free, self.free = self.free, False
+        return free
+
+
+def test_shares_follow_the_speeds_of_unequal_workers():
+    vendors = {"vendors": (4, 200)}
+    with cluster(functools.partial(make_unequal, Lock.remote(), **vendors), workers=3) as three:
+        for _ in range(40):
+            three.step()
+        slow, *others = sorted(np.diff(three._balance._bounds))
+        assert slow < min(others) / 2
+        assert programs.checksum(three.optimizer) == programs.alone(40, **vendors)
+
+
+def make_on(lock, device):
+    """Make an optimizer, the first worker's on another device."""
+    first = in_worker() and ray.get(lock.first.remote())
+    return programs.make(device=device if first else "cpu")
+
+
+@pytest.mark.skipif(not programs.gpus(), reason="no GPU here, real or emulated")
+def test_a_gpu_beside_a_cpu_takes_the_same_steps():
+    make = functools.partial(make_on, Lock.remote(), *programs.gpus()[:1])
+    with cluster(make, workers=2, check_every=1) as two:
+        for _ in range(20):
+            two.step()
+        add_one(two)  # takes the steps again, on the CPU
 
 
 def slow_step(optimizer):
