@@ -2,11 +2,19 @@
 
     python -m benchmarks.bench_distributed [--engines mpi,ray] [--workers 1,2,4] [--steps 400]
 
-A market so small that a step in one process takes a fraction of a millisecond (two linear specs,
-star, 16 paths) is trained by one process, and by workers with one thread each. Overhead is the
-median step with workers less that of one process, which computes all paths. With more workers than
-cores the processes also wait for each other: read the figures up to the number of cores. MPI needs
-``mpiexec`` beside this Python.
+A market so small that a step in one process takes less than a tenth of a millisecond (two linear
+specs, star, 16 paths) is trained by one process, and by workers with one thread each. Two figures,
+medians over the steps:
+
+overhead   the step with workers less that of one process, which computes all paths. With more
+           workers than cores this holds what the workers take from each other's cores: everyone
+           takes the whole of a step but its probe.
+exchange   the time in the probe less that of the slowest share: messages, waiting for them, and
+           putting losses together. Of MPI's ranks that of the one that waits least, probe by
+           probe: the others wait for the slowest rank's step. Of Ray this process's, which waits
+           for the slowest worker's.
+
+MPI needs ``mpiexec`` beside this Python.
 """
 
 import argparse
@@ -24,6 +32,8 @@ from benchmarks import harness
 GOAL_MS = {"ray": 2.0, "mpi": 0.2}
 WARM_UP = 20
 _IN, _HIDDEN, _OUT, _BATCH = 6, 8, 3, 16
+_X = np.linspace(-1, 1, _BATCH * _IN, dtype=np.float32).reshape(_BATCH, _IN)
+_Y = np.arange(_BATCH, dtype=np.int32) % _OUT
 
 
 def make() -> Any:
@@ -41,8 +51,7 @@ def make() -> Any:
 
 def step(optimizer: Any) -> None:
     """Take a step on the one batch that there is."""
-    x = np.linspace(-1, 1, _BATCH * _IN, dtype=np.float32).reshape(_BATCH, _IN)
-    optimizer.train_step(x, np.arange(_BATCH) % _OUT)
+    optimizer.train_step(_X, _Y)
 
 
 def time_steps(optimizer: Any, steps: int) -> list[float]:
@@ -57,32 +66,60 @@ def time_steps(optimizer: Any, steps: int) -> list[float]:
     return times
 
 
-def time_ray(workers: int, steps: int) -> list[float]:
-    """Time steps whose probes Ray actors share."""
+def watch_exchange(optimizer: Any) -> list[float]:
+    """Let an optimizer that shares its probes fill a list with their exchanges' milliseconds."""
+    sharing, exchanges = optimizer._sharing, []
+    losses, note = sharing.losses, sharing._balance.note
+    shares: list[float] = []
+
+    def noted(member: Any, seconds: float) -> None:
+        shares.append(seconds)
+        note(member, seconds)
+
+    def timed(*arguments: Any) -> Any:
+        shares.clear()
+        start = time.perf_counter()
+        result = losses(*arguments)
+        exchanges.append(1e3 * (time.perf_counter() - start - max(shares)))
+        return result
+
+    sharing._balance.note, sharing.losses = noted, timed
+    return exchanges
+
+
+def time_ray(workers: int, steps: int) -> tuple[list[float], list[float]]:
+    """Time steps whose probes Ray actors share, and their exchanges."""
     from marketplace.distributed import RayCluster
 
     with RayCluster(make, step, workers=workers) as cluster:
-        return time_steps(cluster.optimizer, steps)
+        exchanges = watch_exchange(cluster.optimizer)
+        times = time_steps(cluster.optimizer, steps)
+    return times, exchanges[-steps:]
 
 
-def time_mpi(workers: int, steps: int) -> list[float]:
-    """Time steps whose probes MPI ranks share, as the first rank sees them."""
+def time_mpi(workers: int, steps: int) -> tuple[list[float], list[float]]:
+    """Time steps whose probes MPI ranks share, as the first rank sees them, and exchanges."""
     mpiexec = pathlib.Path(sys.executable).with_name("mpiexec")
     command = [str(mpiexec), "-n", str(workers), sys.executable, "-m"]
     command += ["benchmarks.bench_distributed", "--as-rank", "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    return list(json.loads(done.stdout))
+    times, exchanges = json.loads(done.stdout)
+    return times, exchanges
 
 
 def run_rank(steps: int) -> None:
     """Be one of the ranks."""
     from marketplace.distributed import mpi
+    from mpi4py import MPI
 
     optimizer = make()
     with mpi.share(optimizer) as ranks:
+        exchanges = watch_exchange(optimizer)
         times = time_steps(optimizer, steps)
+        everyone = MPI.COMM_WORLD.gather(exchanges[-steps:])
         if ranks.rank == 0:
-            print(json.dumps(times))
+            least = [min(probe) for probe in zip(*everyone, strict=True)]
+            print(json.dumps([times, least]))
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -91,12 +128,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     for engine in options.engines:
         for workers in options.workers:
             alone = float(np.median(time_steps(make(), options.steps)))
-            shared = {"ray": time_ray, "mpi": time_mpi}[engine](workers, options.steps)
-            median = float(np.median(shared))
+            timed = {"ray": time_ray, "mpi": time_mpi}[engine](workers, options.steps)
+            median, exchange = (float(np.median(times)) for times in timed)
             rows.append(
                 {"engine": engine, "workers": workers, "one_process_ms": alone,
-                 "median_ms": median, "fastest_ms": min(shared), "overhead_ms": median - alone,
-                 "goal_ms": GOAL_MS[engine]}
+                 "median_ms": median, "fastest_ms": min(timed[0]), "exchange_ms": exchange,
+                 "overhead_ms": median - alone, "goal_ms": GOAL_MS[engine]}
             )  # fmt: skip
     return rows
 
@@ -107,6 +144,7 @@ def text(row: dict[str, Any]) -> str:
     return (
         f"{row['engine']:<4} {row['workers']:>3} workers: {row['median_ms']:8.3f} ms a step, "
         f"fastest {row['fastest_ms']:8.3f}, one process {row['one_process_ms']:6.3f}; "
+        f"exchange {row['exchange_ms']:6.3f}; "
         f"overhead {row['overhead_ms']:8.3f} ms, goal <= {row['goal_ms']}: {met}"
     )
 

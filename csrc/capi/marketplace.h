@@ -327,7 +327,10 @@ typedef struct mp_optimizer_options {
   int32_t control_variate;  /* scatter: losses less those of the base weights */
   int32_t use_ignore_index; /* samples labelled ignore_index count for nothing */
   int32_t ignore_index;
-  int32_t reserved;
+  float meta_learning_rate; /* tree, star: every step is a line search among learning rates that
+                               differ by this share, 0.1 for 10 %; 0: none */
+  const uint64_t* seeds;    /* of the first vendors, spec by spec; NULL: they follow from seed */
+  int64_t seed_count;       /* of all specs together */
 } mp_optimizer_options;
 
 MP_API mp_status mp_optimizer_create(mp_market* market, const mp_optimizer_options* options,
@@ -343,17 +346,50 @@ MP_API mp_status mp_path_count(mp_optimizer* optimizer, int64_t batch_size, int6
 MP_API mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                           float* losses, int32_t* paths, int64_t* count);
 /*
+ * As mp_probe, on one more batch of the same vendors. Losses: the mean over the batches since the
+ * vendors were drawn, or since the last mp_probe, which counts as the first.
+ */
+MP_API mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
+                               float* losses, int32_t* paths, int64_t* count);
+/*
  * Updates the weights along the direction of some losses (P,) and paths (P, S), and draws new
  * vendors. learning_rate: of this step and the new vendors. degenerate (may be NULL): whether all
  * losses were equal, so that they say nothing.
+ *
+ * With a meta learning rate, the batches since the vendors were drawn (copies of them) run a second
+ * time, and every spec has a learning rate of its own, which learning_rate does not change.
  */
 MP_API mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                          int64_t count, float learning_rate, int32_t* degenerate);
 
 /*
+ * Adds the direction of these vendors, not normalised, to a sum, and draws others for the same
+ * update: mp_step adds its own vendors' and normalises the sum. learning_rate and degenerate as
+ * for mp_step. mp_drop_replicas forgets the sum and goes back to the update's first vendors.
+ */
+MP_API mp_status mp_add_replica(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
+                                int64_t count, float learning_rate, int32_t* degenerate);
+MP_API mp_status mp_drop_replicas(mp_optimizer* optimizer);
+/*
+ * Instead of a step, plans tree and star: makes the vendors of the path with the lowest loss the
+ * base weights, and draws new ones around them. learning_rate: of the new vendors. *best (may be
+ * NULL): the path's row; equal losses go to the lower one.
+ */
+MP_API mp_status mp_keep_best(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
+                              int64_t count, float learning_rate, int64_t* best);
+/* Of the vendors that are drawn from now on; 0: 1, of plan node 0.05. */
+MP_API mp_status mp_set_probe_scale(mp_optimizer* optimizer, float probe_scale);
+/* Of the steps from now on, for an optimizer that was made with one. */
+MP_API mp_status mp_set_meta_learning_rate(mp_optimizer* optimizer, float meta_learning_rate);
+/* Learning rates (S,) as the next step finds them; count: room in rates. */
+MP_API mp_status mp_get_learning_rates(const mp_optimizer* optimizer, float* rates, int64_t count);
+
+/*
  * As mp_market_save and mp_market_load, with what training needs to go on bit for bit: files of
  * Python's Optimizer.save. Loading wants an optimizer of the same plan, update, momentum and
- * shaping on a market with the same vendors; learning rate, probe scale and seed become the file's.
+ * shaping on a market with the same vendors, and a meta learning rate in both or neither; rates,
+ * probe scale and seed become the file's. There is nothing to save between mp_add_replica and
+ * mp_step.
  */
 MP_API mp_status mp_optimizer_save(const mp_optimizer* optimizer, const char* path,
                                    int64_t global_step);

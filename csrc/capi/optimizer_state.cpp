@@ -20,7 +20,7 @@ struct State {
   UpdateRule::State rule;
   std::uint64_t seed = 0;
   float learning_rate = 0;
-  std::optional<float> probe_scale;
+  std::optional<float> probe_scale, meta_learning_rate;
 };
 
 // What a file and an optimizer must agree on.
@@ -39,17 +39,17 @@ Json options_of(const mp_optimizer& own) {
             {"upstream_sampling", own.upstream_sampling}}}};
 }
 
-Json rate_to_json(float value) {
-  return {{"value", value}, {"dtype", nullptr}};
+Json rate_to_json(std::optional<float> value) {
+  if (!value) return nullptr;
+  return {{"value", *value}, {"dtype", nullptr}};
 }
 
 std::string settings_of(const mp_optimizer& own, const Optimizer::State& state) {
   const OptimizerOptions& options = own.optimizer->options;
   Json settings = options_of(own);
   settings["rates"] = {{"learning_rate", rate_to_json(options.learning_rate)},
-                       {"meta_learning_rate", nullptr},
-                       {"probe_scale", nullptr}};
-  if (options.probe_scale) settings["rates"]["probe_scale"] = rate_to_json(*options.probe_scale);
+                       {"meta_learning_rate", rate_to_json(options.meta_learning_rate)},
+                       {"probe_scale", rate_to_json(options.probe_scale)}};
   settings["state"] = {{"generation", state.generation},
                        {"seed", options.seed},
                        {"rule.steps", own.optimizer->rule().state().steps}};
@@ -104,8 +104,14 @@ void check_options(const SafetensorsReader& file, const Json& settings, const Js
       file.refuse("an optimizer with " + name + " " + value.dump(),
                   found.is_primitive() ? found.dump() : "another");
   }
-  if (!settings.at("rates").at("meta_learning_rate").is_null())
-    file.refuse("an optimizer without meta_learning_rate", "one with it");
+}
+
+// Both or neither have one: what a step does is settled when an optimizer is made.
+void check_line_search(const SafetensorsReader& file, bool found, bool wanted) {
+  const auto text = [](bool has) { return has ? "with" : "without"; };
+  if (found != wanted)
+    file.refuse(std::string("an optimizer ") + text(wanted) + " meta_learning_rate",
+                std::string("one ") + text(found) + " it");
 }
 
 void read_settings(const SafetensorsReader& file, const mp_optimizer& own, State& state) {
@@ -119,6 +125,10 @@ void read_settings(const SafetensorsReader& file, const mp_optimizer& own, State
     state.learning_rate = rate_from_json(file, rates.at("learning_rate"));
     if (!rates.at("probe_scale").is_null())
       state.probe_scale = rate_from_json(file, rates.at("probe_scale"));
+    if (!rates.at("meta_learning_rate").is_null())
+      state.meta_learning_rate = rate_from_json(file, rates.at("meta_learning_rate"));
+    check_line_search(file, state.meta_learning_rate.has_value(),
+                      own.optimizer->options.meta_learning_rate.has_value());
     state.vendors.generation = plain.at("generation").get<std::uint64_t>();
     state.seed = plain.at("seed").get<std::uint64_t>();
     state.rule.steps = plain.value("rule.steps", std::uint64_t{0});
@@ -165,6 +175,7 @@ void restore(Optimizer& optimizer, const State& state) {
   const OptimizerOptions before = optimizer.options;
   optimizer.options.learning_rate = state.learning_rate;
   optimizer.options.probe_scale = state.probe_scale;
+  optimizer.options.meta_learning_rate = state.meta_learning_rate;
   optimizer.options.seed = state.seed;
   try {
     optimizer.restore(state.vendors);
@@ -181,6 +192,7 @@ std::int64_t load(mp_optimizer& own, const std::string& path) {
   const LoadedMarket market(file, own.optimizer->market());
   restore(*own.optimizer, state);
   market.assign();
+  own.start_over();
   return market.step();
 }
 
@@ -194,6 +206,9 @@ mp_status mp_optimizer_save(const mp_optimizer* optimizer, const char* path, int
   return guarded([&] {
     const char* op = "optimizer_save";
     const mp_optimizer& own = required(optimizer, op, "an optimizer");
+    if (own.optimizer->replica() > 0)
+      fail(ErrorKind::runtime, op, "no update under way",
+           std::to_string(own.optimizer->replica()) + " replicas");
     const std::string target = &required(path, op, "a path");
     save(own, target, in_range(global_step, 0, INT64_MAX, op, "global_step"));
   });

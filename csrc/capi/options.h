@@ -26,7 +26,8 @@ T read_options(const T* given, const char* op) {
     if (bytes[i] != 0) fail(op, "options that this version of the library knows", "newer ones");
   T options{};
   std::memcpy(&options, bytes, std::min(size, sizeof(T)));
-  if (options.reserved != 0) fail(op, "zero in reserved", std::to_string(options.reserved));
+  if constexpr (requires { options.reserved; })
+    if (options.reserved != 0) fail(op, "zero in reserved", std::to_string(options.reserved));
   return options;
 }
 

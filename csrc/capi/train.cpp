@@ -1,6 +1,7 @@
-// Inference, probes and steps.
+// Inference, and making optimizers.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -10,6 +11,17 @@
 #include "market/topk.h"
 
 namespace marketplace::capi {
+
+float checked_rate(float value, const char* op, const char* name) {
+  if (!(value >= 0 && std::isfinite(value)))
+    fail(op, std::string("a finite ") + name + " of at least 0", std::to_string(value));
+  return value;
+}
+
+std::int64_t path_count(Optimizer& optimizer, std::int64_t batch_size) {
+  return optimizer.options.plan == PlanKind::scatter ? batch_size : optimizer.plan().path_count();
+}
+
 namespace {
 
 constexpr std::int32_t kMostAxes = 16;
@@ -54,12 +66,6 @@ UnitVectorMode mode_of(std::int32_t mode, PlanKind plan, const char* op) {
   }
 }
 
-float checked_rate(float value, const char* op, const char* name) {
-  if (!(value >= 0 && std::isfinite(value)))
-    fail(op, std::string("a finite ") + name + " of at least 0", std::to_string(value));
-  return value;
-}
-
 OptimizerOptions engine_options(const mp_optimizer_options& given, const char* op) {
   OptimizerOptions options;
   options.plan = plan_of(given.plan, op);
@@ -72,7 +78,24 @@ OptimizerOptions engine_options(const mp_optimizer_options& given, const char* o
   options.shaping = shaping_of(given.shaping, op);
   options.antithetic = given.antithetic != 0;
   options.control_variate = given.control_variate != 0;
+  if (checked_rate(given.meta_learning_rate, op, "meta_learning_rate") != 0)
+    options.meta_learning_rate = given.meta_learning_rate;
   return options;
+}
+
+std::optional<std::vector<std::vector<std::uint64_t>>> first_seeds(
+    const mp_optimizer_options& given, const std::vector<std::int64_t>& counts, const char* op) {
+  const std::int64_t needed = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  if (given.seeds == nullptr && given.seed_count == 0) return std::nullopt;
+  required(given.seeds, op, "seeds");
+  in_range(given.seed_count, needed, needed, op, "seed_count, vendors of all specs");
+  std::vector<std::vector<std::uint64_t>> seeds;
+  const std::uint64_t* next = given.seeds;
+  for (const std::int64_t count : counts) {
+    seeds.emplace_back(next, next + count);
+    next += count;
+  }
+  return seeds;
 }
 
 std::unique_ptr<mp_optimizer> make_optimizer(const mp_market* market,
@@ -88,40 +111,10 @@ std::unique_ptr<mp_optimizer> make_optimizer(const mp_market* market,
   made->mode = mode_of(given.unit_vector_mode, options.plan, op);
   if (given.use_ignore_index != 0) made->ignore_index = given.ignore_index;
   made->upstream_sampling = sampling;
+  const auto seeds = first_seeds(given, counts, op);
   made->optimizer = std::make_unique<Optimizer>(market->finished, std::move(counts),
-                                                std::move(sampling), options, std::nullopt);
+                                                std::move(sampling), options, seeds);
   return made;
-}
-
-Optimizer& engine(const mp_optimizer* optimizer, const char* op) {
-  return *required(optimizer, op, "an optimizer").optimizer;
-}
-
-std::int64_t path_count(Optimizer& optimizer, std::int64_t batch_size) {
-  return optimizer.options.plan == PlanKind::scatter ? batch_size : optimizer.plan().path_count();
-}
-
-void check_room(std::int64_t room, std::int64_t needed, const char* op) {
-  if (room < needed)
-    fail(op, "buffers for " + std::to_string(needed) + " paths", std::to_string(room));
-}
-
-Probe probe(const mp_optimizer& own, const Batch& batch, const mp_tensor* given, const char* op) {
-  const std::vector<std::int32_t> labels = read_labels(given, batch.size, op);
-  return own.optimizer->probe(batch, {labels.data(), own.ignore_index});
-}
-
-// Nothing has changed when it throws.
-bool step(const mp_optimizer& own, const std::vector<float>& losses,
-          const std::vector<std::int32_t>& paths, float learning_rate) {
-  float& rate = own.optimizer->options.learning_rate;
-  const float before = std::exchange(rate, learning_rate);
-  try {
-    return own.optimizer->step(losses, paths, own.mode);
-  } catch (...) {
-    rate = before;
-    throw;
-  }
 }
 
 }  // namespace
@@ -193,36 +186,5 @@ mp_status mp_path_count(mp_optimizer* optimizer, int64_t batch_size, int64_t* co
     Optimizer& own = engine(optimizer, op);
     extent(batch_size, 1, op, "batch_size");
     required(count, op, "an address for the count") = path_count(own, batch_size);
-  });
-}
-
-mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
-                   float* losses, int32_t* paths, int64_t* count) {
-  return guarded([&] {
-    const char* op = "probe";
-    Optimizer& own = engine(optimizer, op);
-    required(losses, op, "a buffer for losses");
-    required(paths, op, "a buffer for paths");
-    const Batch batch = borrow_batch(x, op);
-    check_room(required(count, op, "an address for the count"), path_count(own, batch.size), op);
-    const Probe found = probe(*optimizer, batch, labels, op);
-    std::copy(found.losses.begin(), found.losses.end(), losses);
-    std::copy(found.paths.begin(), found.paths.end(), paths);
-    *count = static_cast<std::int64_t>(found.losses.size());
-  });
-}
-
-mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* paths, int64_t count,
-                  float learning_rate, int32_t* degenerate) {
-  return guarded([&] {
-    const char* op = "step";
-    const auto depth = static_cast<std::int64_t>(engine(optimizer, op).specs().size());
-    required(losses, op, "losses");
-    required(paths, op, "paths");
-    extent(count, 1, op, "count");
-    checked_rate(learning_rate, op, "learning_rate");
-    const bool equal =
-        step(*optimizer, {losses, losses + count}, {paths, paths + count * depth}, learning_rate);
-    if (degenerate != nullptr) *degenerate = equal;
   });
 }

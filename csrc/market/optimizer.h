@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -115,6 +116,12 @@ class Optimizer {
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
             UnitVectorMode mode);
 
+  // A step of a line search: vendors that differ in how far they go along the direction, their
+  // losses (P,) by `probe_again`, and each spec's rate of the best path. Nothing has changed when
+  // it throws.
+  bool search(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+              UnitVectorMode mode, const std::function<std::vector<float>()>& probe_again);
+
   // V1: W of every spec becomes the best path's vendor's, then new vendors around it. Returns the
   // best path's row.
   std::int64_t keep_best(const std::vector<float>& losses, const std::vector<std::int32_t>& paths);
@@ -152,6 +159,7 @@ class Optimizer {
   void absorb_leader();
   void check_directions(const Directions& directions) const;
   float amplitude(std::size_t spec) const;
+  std::vector<float> best_rates(const std::vector<float>& losses);
 
   std::shared_ptr<Market> market_;
   UpdateRule rule_;

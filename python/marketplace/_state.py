@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .optimizers import Optimizer
 
 _VERSION = 1
-_RATES = ("learning_rate", "meta_learning_rate", "probe_scale")
+RATES = ("learning_rate", "meta_learning_rate", "probe_scale")
 
 
 def save(optimizer: "Optimizer", path: FilePath) -> None:
@@ -52,7 +52,7 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
         "shaping": optimizer.shaping,
         "antithetic": optimizer.antithetic,
         "market": _structure(optimizer.marketplace),
-        "rates": {name: _rate_to_json(getattr(optimizer, name)) for name in _RATES},
+        "rates": {name: rate_to_json(getattr(optimizer, name)) for name in RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
     }
     tensors = market_tensors(optimizer.marketplace, optimizer.global_step)
@@ -87,7 +87,7 @@ def resume(
 def restore(optimizer: "Optimizer", path: FilePath) -> None:
     """Give an optimizer that has the options of a file's the state of it, and its market."""
     settings, tensors, step = _read(optimizer.marketplace, path)
-    for name in _RATES:
+    for name in RATES:
         setattr(optimizer, name, settings["options"][name])
     optimizer._ready()
     _take(optimizer, settings, tensors, step, path)
@@ -124,7 +124,7 @@ def _settings(text: str, path: FilePath) -> dict[str, Any]:
         settings = json.loads(text)
         if settings["version"] != _VERSION:
             raise ValueError(f"version {settings['version']}")
-        options = {name: _rate_from_json(settings["rates"][name]) for name in _RATES}
+        options = {name: rate_from_json(settings["rates"][name]) for name in RATES}
         options |= {"plan": str(settings["plan"]), "dtype": str(settings["dtype"])}
         # files from before there were such options have none
         options["control_variate"] = bool(settings.get("control_variate", False))
@@ -153,7 +153,7 @@ def _load_state(
         raise _unfit(path, "a complete optimizer state", error) from error
 
 
-def _rate_to_json(rate: Any) -> dict[str, Any] | None:
+def rate_to_json(rate: Any) -> dict[str, Any] | None:
     """Keep what kind of number a rate was, so that it goes on decaying in the same precision."""
     if rate is None:
         return None
@@ -161,7 +161,8 @@ def _rate_to_json(rate: Any) -> dict[str, Any] | None:
     return {"value": float(rate), "dtype": dtype}
 
 
-def _rate_from_json(rate: dict[str, Any] | None) -> Any:
+def rate_from_json(rate: dict[str, Any] | None) -> Any:
+    """Give the rate that ``rate_to_json`` was given."""
     if rate is None:
         return None
     value = float(rate["value"])

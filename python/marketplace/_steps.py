@@ -45,6 +45,7 @@ class StepParts:
     probe_scale: Number | None
     plan: str
     recorder: Recorder | None
+    _history: Recorder | None  # for those who join a cluster late
     _market: _core.Market
     _native: _core.Optimizer
     _momentum: float
@@ -100,11 +101,11 @@ class StepParts:
         if learning_rates is not None:
             rates = [float(rate) for rate in float_input(learning_rates, "update_weights").ravel()]
         native = self._ready()
-        if self.recorder is not None:
+        if self._listeners:
             present = present_rates(native, len(directions))
-            self.recorder.update(
-                directions, present if rates is None else np.array(rates, np.float32)
-            )
+            told = present if rates is None else np.array(rates, np.float32)
+            for listener in self._listeners:
+                listener.update(directions, told)
         native.update_weights(directions, rates)
 
     def update_seeds(self, keep_leader: bool = True) -> None:
@@ -172,6 +173,10 @@ class StepParts:
     def control_variate(self) -> bool:
         """Whether a scatter's losses are told less those of the base weights."""
         return self._native.control_variate
+
+    @property
+    def _listeners(self) -> list[Recorder]:
+        return [one for one in (self.recorder, self._history) if one is not None]
 
     # -- the way to the engine ---------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class UpdateParts(StepParts, abc.ABC):
         self.classes = None
         self.recorder = None
         self._sharing = None
+        self._history = None
         self._end_update()
 
     @property
@@ -279,7 +280,7 @@ class UpdateParts(StepParts, abc.ABC):
         self._refuse_line_search("keep_best")
         self._refuse_other_plans("keep_best", "V1")
         native = self._ready()
-        if self.recorder is not None:
+        if self._listeners:
             chosen = rows[int(topk(losses, 1, largest=False)[1][0])]
             self._record([self._chosen(chosen)], AS_IS, np.ones(len(chosen), dtype=np.float32))
         best = native.keep_best(losses, rows)
@@ -354,7 +355,7 @@ class UpdateParts(StepParts, abc.ABC):
     def _drawn(self, losses: F32, paths: I32, mode: str, last: bool) -> list[Draw | list[F32]]:
         """Describe the draws of this update so far, the present one included, for a recorder."""
         native = self._ready()
-        if self.recorder is None or (self.plan == "node" and not last):
+        if not self._listeners or (self.plan == "node" and not last):
             return []
         if self.plan == "node":  # measured gradients follow from no seeds; summed over all replicas
             return [native.gather(losses, paths, mode)]
@@ -368,8 +369,8 @@ class UpdateParts(StepParts, abc.ABC):
         )
 
     def _record(self, draws: list[Draw | list[F32]], mode: str, rates: F32) -> None:
-        if self.recorder is not None:
-            self.recorder.step(draws, mode, rates)
+        for listener in self._listeners:
+            listener.step(draws, mode, rates)
 
     def _probe_again(self, native: _core.Optimizer) -> tuple[F32, I32]:
         """Run the minibatches of this update a second time: the line search's losses."""

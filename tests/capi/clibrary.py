@@ -93,7 +93,8 @@ class OptimizerOptions(Options):
         ("shaping", c.c_int32), ("unit_vector_mode", c.c_int32), ("learning_rate", c.c_float),
         ("probe_scale", c.c_float), ("momentum", c.c_float), ("antithetic", c.c_int32),
         ("control_variate", c.c_int32), ("use_ignore_index", c.c_int32),
-        ("ignore_index", c.c_int32), ("reserved", c.c_int32),
+        ("ignore_index", c.c_int32), ("meta_learning_rate", c.c_float),
+        ("seeds", c.POINTER(c.c_uint64)), ("seed_count", c.c_int64),
     ]  # fmt: skip
 
 
@@ -214,20 +215,46 @@ class COptimizer:
         call("path_count", self.handle, c.c_int64(batch), c.byref(count))
         return count.value
 
-    def probe(self, x: Tensor, y: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def probe(
+        self, x: Tensor, y: Tensor, name: str = "probe"
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         count = c.c_int64(self.path_count(x.shape[0]))
         loss = np.empty(count.value, np.float32)
         paths = np.empty((count.value, self.depth), np.int32)
         where = c.c_void_p(loss.ctypes.data), c.c_void_p(paths.ctypes.data), c.byref(count)
-        call("probe", self.handle, c.byref(x), c.byref(y), *where)
+        call(name, self.handle, c.byref(x), c.byref(y), *where)
         return loss[: count.value], paths[: count.value]
 
+    def accumulate(self, x: Tensor, y: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        return self.probe(x, y, "accumulate")
+
     def step(self, loss: Any, paths: Any, rate: float) -> bool:
+        return bool(self._update("step", loss, paths, rate, c.c_int32(-1)))
+
+    def add_replica(self, loss: Any, paths: Any, rate: float) -> bool:
+        return bool(self._update("add_replica", loss, paths, rate, c.c_int32(-1)))
+
+    def keep_best(self, loss: Any, paths: Any, rate: float) -> int:
+        return int(self._update("keep_best", loss, paths, rate, c.c_int64(-1)))
+
+    def _update(self, name: str, loss: Any, paths: Any, rate: float, told: Any) -> Any:
         loss, paths = np.ascontiguousarray(loss), np.ascontiguousarray(paths)
-        degenerate = c.c_int32(-1)
         given = c.c_void_p(loss.ctypes.data), c.c_void_p(paths.ctypes.data), c.c_int64(len(loss))
-        call("step", self.handle, *given, c.c_float(rate), c.byref(degenerate))
-        return bool(degenerate.value)
+        call(name, self.handle, *given, c.c_float(rate), c.byref(told))
+        return told.value
+
+    def drop_replicas(self) -> None:
+        call("drop_replicas", self.handle)
+
+    def set_rate(self, name: str, value: float) -> None:
+        call(f"set_{name}", self.handle, c.c_float(value))
+
+    def learning_rates(self) -> np.ndarray[Any, Any]:
+        rates = np.empty(self.depth, np.float32)
+        call(
+            "get_learning_rates", self.handle, c.c_void_p(rates.ctypes.data), c.c_int64(self.depth)
+        )
+        return rates
 
     def save(self, path: os.PathLike[str], step: int) -> None:
         call("optimizer_save", self.handle, os.fsencode(path), c.c_int64(step))

@@ -67,7 +67,7 @@ AT(mp_parameter, count, 24);
 AT(mp_parameter, ndim, 32);
 AT(mp_parameter, is_buffer, 36);
 
-SIZE(mp_optimizer_options, 64);
+SIZE(mp_optimizer_options, 80);
 AT(mp_optimizer_options, seed, 8);
 AT(mp_optimizer_options, plan, 16);
 AT(mp_optimizer_options, update, 20);
@@ -80,3 +80,6 @@ AT(mp_optimizer_options, antithetic, 44);
 AT(mp_optimizer_options, control_variate, 48);
 AT(mp_optimizer_options, use_ignore_index, 52);
 AT(mp_optimizer_options, ignore_index, 56);
+AT(mp_optimizer_options, meta_learning_rate, 60);
+AT(mp_optimizer_options, seeds, 64);
+AT(mp_optimizer_options, seed_count, 72);

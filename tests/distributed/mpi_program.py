@@ -21,6 +21,14 @@ MADE = {
     "market": {"vendors": (4, 11 if RANK == 1 else 12)},
     "seed": {"seed": 2 if RANK == 1 else 1},
     "node": {"plan": "node", "vendors": (1, 3)},
+    "sampling": {"plan": "tree", "sampling": 2},
+    "threads": {"threads": 1 + RANK % 2},
+    "devices": {"device": programs.gpus()[0] if RANK == 1 and programs.gpus() else "cpu"},
+    "slow": {"vendors": (4, 200)},
+}
+STEPS = {
+    "replicas": functools.partial(programs.step, forward_pass=2, marketplace_replica=2),
+    "v1": programs.keep_best,
 }
 
 
@@ -63,17 +71,20 @@ def disturb(case, optimizer):
 
 
 def main(case):
-    """Train 50 steps; tell weights, and bytes per probe and path."""
+    """Train 50 steps; tell weights, bytes per probe, paths, and how many are this rank's."""
     optimizer = make_for(case)
-    step = programs.step
-    if case == "replicas":
-        step = functools.partial(step, forward_pass=2, marketplace_replica=2)
+    step = STEPS.get(case, programs.step)
     timeout = 4.0 if case == "hang" else 60.0
     with mpi.share(optimizer, timeout=timeout, check_every=5) as ranks:
+        if case == "slow" and RANK == 1:
+            inside = ranks._evaluate.__globals__
+            inside["evaluate"] = functools.partial(programs.report_slowly, inside["evaluate"])
         for _ in range(programs.STEPS):
             disturb(case, optimizer)
             loss, _ = step(optimizer)
-        mine = programs.checksum(optimizer), ranks.bytes_sent / ranks.probes, loss.size
+        first, last = ranks._bounds[RANK : RANK + 2]
+        sent = ranks.bytes_sent / ranks.probes
+        mine = programs.checksum(optimizer), sent, loss.size, last - first
     everyone = MPI.COMM_WORLD.gather(mine)
     if RANK == 0:  # lines of several ranks could mix
         print(json.dumps(everyone))

@@ -4,7 +4,8 @@ import numpy as np
 import programs
 import pytest
 from marketplace.distributed._balance import RECUT, Balance
-from marketplace.distributed._report import HEAD_BYTES, Report
+from marketplace.distributed._gathered import Gathered
+from marketplace.distributed._report import HEAD, Report
 
 SHAPE = (6,)
 
@@ -56,7 +57,22 @@ def test_who_notes_the_same_cuts_alike(native):
 def test_a_report_is_the_same_after_its_way_through_bytes():
     losses = np.array([1.5, -0.0, np.nan, np.inf], dtype=np.float32)
     data = Report(0.25, 2**32 + 7, 0xDEADBEEF, losses, failed=True).to_bytes()
-    assert len(data) == HEAD_BYTES + 4 * losses.size
+    assert len(data) == HEAD.size + 4 * losses.size
     back = Report.from_bytes(data)
     assert (back.seconds, back.step, back.checksum, back.failed) == (0.25, 7, 0xDEADBEEF, True)
     assert back.losses.tobytes() == losses.tobytes()
+
+
+def test_gathered_reports_lie_in_path_order_behind_their_heads():
+    bounds, order = [0, 3, 3, 5], np.array([4, 0, 2, 1, 3])  # the second rank has no share
+    values = np.arange(5, dtype=np.float32) + 0.5
+    room = Gathered(bounds)
+    messages = b""
+    for rank, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        room.put(Report(0.5 * rank, 7, 11 * rank, values[first:last], failed=rank == 1))
+        messages += bytes(room.mine)
+    room.all[:] = messages
+    assert room.heads() == [(0, 0.0, 7, 0), (1, 0.5, 7, 11), (0, 1.0, 7, 22)]
+    expected = np.empty(5, dtype=np.float32)
+    expected[order] = values
+    np.testing.assert_array_equal(room.losses(order), expected)

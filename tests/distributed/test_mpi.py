@@ -46,23 +46,45 @@ CASES = {
     "tree": {"plan": "tree"},
     "batch_norm": {"norm": nn.BatchNorm},
     "line_search": {"meta_learning_rate": 0.1},
+    "sampling": {"plan": "tree", "sampling": 2},
+    "threads": {},  # every other rank has two
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_four_ranks_give_the_bits_of_one_process(case):
     expected = programs.alone(**CASES[case])
-    assert {crc for crc, _, _ in results(case)} == {expected}
+    assert {crc for crc, *_ in results(case)} == {expected}
 
 
-def test_minibatches_and_replicas():
-    step = functools.partial(programs.step, forward_pass=2, marketplace_replica=2)
-    assert {crc for crc, _, _ in results("replicas", 2)} == {programs.alone(step=step)}
+STEPS = {
+    "replicas": functools.partial(programs.step, forward_pass=2, marketplace_replica=2),
+    "v1": programs.keep_best,
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_other_kinds_of_steps(case):
+    assert {crc for crc, *_ in results(case, 2)} == {programs.alone(step=STEPS[case])}
 
 
 def test_a_probe_costs_at_most_eight_bytes_a_path_and_64():
-    for _, sent, paths in results("star", 3):
+    for _, sent, paths, _ in results("star", 3):
         assert sent <= 64 + 8 * paths
+
+
+def test_a_slower_rank_gets_less():
+    rows = results("slow", 3)
+    assert {crc for crc, *_ in rows} == {programs.alone(vendors=(4, 200))}
+    fast, slow, other = (share for *_, share in rows)
+    assert slow < min(fast, other) / 2
+
+
+@pytest.mark.skipif(not programs.gpus(), reason="no GPU here, real or emulated")
+def test_a_gpu_beside_a_cpu_takes_the_same_steps():
+    """Losses have the bits of who evaluated them, and all take their step from the same."""
+    rows = results("devices", 2)  # weights are compared every five steps
+    assert len({crc for crc, *_ in rows}) == 1
 
 
 REFUSALS = {

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pickle
 import random
 import re
 import signal
@@ -18,7 +17,8 @@ import pytest
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from marketplace import nn  # noqa: E402
-from marketplace.distributed import RayCluster, _ray_worker  # noqa: E402
+from marketplace.distributed import RayCluster, _follower, _ray, _ray_exchange, _ray_worker  # noqa: E402
+from marketplace.distributed._report import Report  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,10 +46,40 @@ def cluster(make=programs.make, step=programs.step, **options):
     return RayCluster(make, step, **{"workers": 4, "timeout": 60.0} | options)
 
 
+@pytest.fixture(params=["channels", "tasks"])
+def way(request, monkeypatch):
+    """How messages go: through shared memory, or as to workers on other machines."""
+    if request.param == "tasks":
+        monkeypatch.setattr(_ray_exchange, "is_far", lambda: True)
+    return request.param
+
+
 def pid_of(name):
     return int(re.search(r"pid (\d+)", name)[1])
 
 
+def test_workers_on_this_machine_have_channels(way):
+    with cluster(workers=2) as two:
+        for _ in range(3):
+            two.step()
+        linked = [worker.link is not None for worker in two._workers]
+    assert linked == [way == "channels"] * 2
+
+
+def test_channels_that_cannot_be_made_are_told_and_done_without(monkeypatch):
+    def refuse(*arguments):
+        raise NotImplementedError("no shared memory here")
+
+    monkeypatch.setattr(_ray_exchange, "Link", refuse)
+    pattern = r"worker 0 .+ is asked by tasks, without channels: no shared memory here"
+    with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match=pattern) as caught:
+        for _ in range(3):
+            one.step()
+        assert len(caught) == 1
+        assert programs.checksum(one.optimizer) == programs.alone(3)
+
+
+@pytest.mark.usefixtures("way")
 def test_four_workers_give_the_bits_of_one_process():
     with cluster(check_every=10) as four:
         for _ in range(programs.STEPS):
@@ -64,16 +94,18 @@ def test_four_workers_give_the_bits_of_one_process():
         np.testing.assert_array_equal(paths, expected[1])
 
 
-def test_a_probe_costs_at_most_eight_bytes_a_path_and_64():
-    with cluster(workers=3) as three:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_probe_costs_at_most_eight_bytes_a_path_and_64(workers):
+    with cluster(workers=workers) as some:
         for _ in range(20):
-            loss, _ = three.step()
-        messages = 3 * (three.probes + 1)  # the next probe's are under way
-        assert three.bytes_sent + three.bytes_received <= messages * (64 + 8 * loss.size)
-    # as Ray pickles them: the whole of what was asked and of what one worker of one answers
-    request = _ray_worker.Request(0, loss.size, True, loss).to_bytes()
-    sent = len(pickle.dumps(request, protocol=5)) + len(pickle.dumps(request[: 13 + 4 * loss.size]))
-    assert sent <= 64 + 8 * loss.size
+            loss, _ = some.step()
+        messages = workers * (some.probes + 1)  # the next probe's are under way
+        assert some.bytes_sent + some.bytes_received <= messages * (64 + 8 * loss.size)
+        if workers == 1:  # the bytes that are counted are all that there is
+            request = _ray_worker.Request(0, loss.size, True, loss).to_bytes()
+            report = Report(0.1, 1, 2, loss).to_bytes()
+            assert some.bytes_sent + some.bytes_received < messages * (len(request) + len(report))
+            assert len(request) + len(report) <= 64 + 8 * loss.size
 
 
 CASES = {
@@ -81,6 +113,7 @@ CASES = {
     "batch_norm": {"norm": nn.BatchNorm},
     "line_search": {"meta_learning_rate": 0.1},
     "momentum": {"update": "momentum"},
+    "sampling": {"plan": "tree", "sampling": 2},
 }
 
 
@@ -93,12 +126,63 @@ def test_every_kind_of_update(case):
         assert programs.checksum(two.optimizer) == programs.alone(6, **CASES[case])
 
 
-def test_minibatches_and_replicas():
-    step = functools.partial(programs.step, forward_pass=2, marketplace_replica=2)
-    with cluster(step=step, workers=2, check_every=1) as two:
+STEPS = {
+    "replicas": functools.partial(programs.step, forward_pass=2, marketplace_replica=2),
+    "v1": programs.keep_best,
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_other_kinds_of_steps(case):
+    with cluster(step=STEPS[case], workers=2, check_every=1) as two:
         for _ in range(5):
             two.step()
-        assert programs.checksum(two.optimizer) == programs.alone(5, step)
+        assert programs.checksum(two.optimizer) == programs.alone(5, STEPS[case])
+
+
+def make_unequal(lock, **options):
+    """Make an optimizer; the first worker has two threads and reports ten times its time."""
+    if in_worker() and ray.get(lock.first.remote()):
+        _follower.evaluate = functools.partial(programs.report_slowly, _follower.evaluate)
+        options |= {"threads": 2}
+    return programs.make(**options)
+
+
+@ray.remote(num_cpus=0)
+class Lock:
+    """Tells who comes first."""
+
+    def __init__(self):
+        self.free = True
+
+    def first(self):
+        free, self.free = self.free, False
+        return free
+
+
+def test_shares_follow_the_speeds_of_unequal_workers():
+    vendors = {"vendors": (4, 200)}
+    with cluster(functools.partial(make_unequal, Lock.remote(), **vendors), workers=3) as three:
+        for _ in range(40):
+            three.step()
+        slow, *others = sorted(np.diff(three._balance._bounds))
+        assert slow < min(others) / 2
+        assert programs.checksum(three.optimizer) == programs.alone(40, **vendors)
+
+
+def make_on(lock, device):
+    """Make an optimizer, the first worker's on another device."""
+    first = in_worker() and ray.get(lock.first.remote())
+    return programs.make(device=device if first else "cpu")
+
+
+@pytest.mark.skipif(not programs.gpus(), reason="no GPU here, real or emulated")
+def test_a_gpu_beside_a_cpu_takes_the_same_steps():
+    make = functools.partial(make_on, Lock.remote(), *programs.gpus()[:1])
+    with cluster(make, workers=2, check_every=1) as two:
+        for _ in range(20):
+            two.step()
+        add_one(two)  # takes the steps again, on the CPU
 
 
 def slow_step(optimizer):
@@ -130,6 +214,7 @@ def test_twenty_killed_workers_lose_nothing():
     assert {pid_of(message) for message in messages} == killed
 
 
+@pytest.mark.usefixtures("way")
 def test_without_any_worker_this_process_goes_on():
     with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match="will be replaced"):
         one.step()
@@ -140,21 +225,71 @@ def test_without_any_worker_this_process_goes_on():
         assert programs.checksum(one.optimizer) == programs.alone(6)
 
 
-def test_a_late_worker_joins():
-    with cluster(workers=1) as late:
+def add_one(cluster):
+    """Add a worker, and take steps until it has joined."""
+    count = len(cluster.worker_names) + 1
+    cluster.add_workers(1)
+    end = time.monotonic() + 60
+    while len(cluster.worker_names) < count:
+        assert time.monotonic() < end
+        cluster.step()
+        time.sleep(0.02)
+    cluster.step()
+
+
+CHECKPOINTED = {  # how often a checkpoint is made
+    "from the first weights": ({}, 0),
+    "from a checkpoint": ({"replay_steps": 2}, 2),
+    "without steps": ({"replay_steps": 0}, 3),
+}
+
+
+@pytest.mark.parametrize("case", CHECKPOINTED)
+def test_late_workers_join(case, monkeypatch):
+    options, count = CHECKPOINTED[case]
+    made = []
+
+    def counted(optimizer):
+        made.append(optimizer.global_step)
+        return _ray_worker.get_state(optimizer)
+
+    monkeypatch.setattr(_ray, "get_state", counted)
+    with cluster(workers=1, check_every=1, **options) as late:
         for _ in range(3):
             late.step()
-        late.add_workers(1)
-        end = time.monotonic() + 60
-        while len(late.worker_names) < 2 and time.monotonic() < end:
-            late.step()
-            time.sleep(0.02)
-        assert len(late.worker_names) == 2
+        add_one(late)
         for _ in range(3):
             late.step()
+        add_one(late)
         assert programs.checksum(late.optimizer) == programs.alone(late.optimizer.global_step)
+    assert len(made) == count
 
 
+def step_that_changes_weights(optimizer):
+    result = programs.step(optimizer)
+    if optimizer.global_step == 2:
+        weights = optimizer.marketplace[0].model.state_dict()
+        weights["layers.0.bias"] = 0 * weights["layers.0.bias"]
+        optimizer.marketplace[0].model.load_state_dict(weights)
+    return result
+
+
+def test_weights_that_are_not_on_record_are_told_to_who_adds_a_worker():
+    pattern = (
+        r"expected losses, received ValueError: replay of a late worker: .+ from worker 1 \(pid"
+    )
+    with cluster(step=step_that_changes_weights, workers=1) as one:
+        for _ in range(3):
+            one.step()
+        with pytest.raises(RuntimeError, match=pattern):
+            add_one(one)
+    with cluster(step=step_that_changes_weights, workers=1, replay_steps=0) as one:
+        for _ in range(3):
+            one.step()
+        add_one(one)
+
+
+@pytest.mark.usefixtures("way")
 def test_a_worker_that_hangs_is_replaced():
     with cluster(workers=2) as two:
         two.step()
@@ -225,19 +360,20 @@ def test_drift_stops_the_run_and_names_the_worker():
             one.step()
 
 
-def step_without_memory(optimizer):
-    if in_worker() and optimizer.global_step == 2:
+def step_without_memory(last, optimizer):
+    if in_worker() and optimizer.global_step == last:
         raise MemoryError("cannot allocate 8 GiB")
     return programs.step(optimizer)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_worker_out_of_memory_is_named():
     pattern = r"received MemoryError: cannot allocate 8 GiB from worker 0 \(pid"
-    with cluster(step=step_without_memory, workers=1) as one:
-        for _ in range(2):
-            one.step()
+    with cluster(step=functools.partial(step_without_memory, 3), workers=2) as two:
+        for _ in range(3):
+            two.step()
         with pytest.raises(RuntimeError, match=pattern):
-            one.step()
+            two.step()
 
 
 def make_and_die():

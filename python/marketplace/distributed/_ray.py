@@ -3,7 +3,6 @@
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -16,37 +15,14 @@ from ..optimizers import Optimizer
 from ._balance import Balance
 from ._evaluate import in_path_order
 from ._follower import Step
+from ._history import History
 from ._identity import Identity, check_plan, checksum, find_difference, identify
 from ._ray_connect import OP, connect, import_ray
+from ._ray_exchange import Answer, Exchange, Worker
 from ._ray_worker import RayWorker, Request, get_state
 from ._report import Report
 
 _FRUITLESS = 5  # workers in a row that die before they have evaluated anything
-
-
-@dataclass(eq=False)
-class _Worker:
-    """An actor, as the driver knows it."""
-
-    number: int
-    actor: Any
-    hello: Any  # the answer to come
-    place: str = "starting"
-    useful: bool = False  # has evaluated something
-
-    @property
-    def name(self) -> str:
-        return f"worker {self.number} ({self.place})"
-
-
-@dataclass(eq=False)
-class _Asked:
-    """A share that a worker was asked for."""
-
-    worker: _Worker
-    first: int
-    last: int
-    answer: Any = field(repr=False)  # to come
 
 
 class RayCluster:
@@ -54,8 +30,8 @@ class RayCluster:
 
     This process and all workers run the same program, ``make_optimizer()`` once and ``step`` again
     and again; only their probes are shared. A worker that dies loses nothing: the others evaluate
-    its share, and a new one takes its place at the next step, from the state of this process. The
-    weights have the same bits as in one process, whoever dies.
+    its share, and a new one takes its place at the next step, from a checkpoint and the steps that
+    were taken since. The weights have the same bits as in one process, whoever dies.
 
     Parameters
     ----------
@@ -76,6 +52,10 @@ class RayCluster:
         longer is ended and replaced.
     check_every : int
         Probes from one comparison of all workers' weights to the next.
+    replay_steps : int
+        Most steps that a newcomer takes again to be where the others are, from the records that
+        this process keeps: four bytes a vendor and step. Beyond, it begins from a new checkpoint.
+        With 0, for programs that change weights outside of the optimizer's steps, always.
     worker_options : dict, optional
         Options of the actors, such as ``{"num_gpus": 1}``; one CPU each if not given.
 
@@ -85,8 +65,8 @@ class RayCluster:
         This process's.
     timeout : float
         As given; may be set.
-    probes, bytes_sent, bytes_received : int
-        Probes so far, and the bytes of the messages about them, all workers together.
+    probes : int
+        Probes so far.
 
     Raises
     ------
@@ -111,31 +91,35 @@ class RayCluster:
         address: str | None = None,
         timeout: float = 300.0,
         check_every: int = 100,
+        replay_steps: int = 1000,
         worker_options: dict[str, Any] | None = None,
     ) -> None:
         count = integer(workers, OP, "workers", 1)
         self.optimizer = make_optimizer()
         check_plan(self.optimizer, OP)
+        steps = integer(replay_steps, OP, "replay_steps", 0)
         self._ray = import_ray()
         self._make_optimizer, self._step = make_optimizer, step
         self.timeout, self._check_every = timeout, check_every
         self._worker_options = {"num_cpus": 1} if worker_options is None else worker_options
-        self.probes = self.bytes_sent = self.bytes_received = 0
+        self.probes = 0
         self._started = self._fruitless = 0
-        self._workers: list[_Worker] = []  # that follow the program
-        self._newcomers: list[_Worker] = []
-        self._asked: list[_Asked] = []
+        self._workers: list[Worker] = []  # that follow the program
+        self._newcomers: list[Worker] = []
         self._balance = Balance()
         self._generation: int | None = None  # at which newcomers were let in
         self._identity = identify(self.optimizer)
+        self._history = History(self.optimizer, steps) if steps > 0 else None
+        self._checkpoint: Any = None  # where the history begins, in Ray's object store
         self._owns_ray = connect(self._ray, address, count)
+        self._exchange = Exchange(self._ray)
         try:
             self.add_workers(count)
             self._await_start(count)
         except BaseException:
             self.close()
             raise
-        self.optimizer._sharing = self
+        self.optimizer._sharing, self.optimizer._history = self, self._history
 
     # -- what the user calls -----------------------------------------------------------------------
 
@@ -149,16 +133,27 @@ class RayCluster:
             self._newcomers.append(self._start())
 
     @property
+    def bytes_sent(self) -> int:
+        """Bytes of all messages to workers."""
+        return self._exchange.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of all messages from workers."""
+        return self._exchange.bytes_received
+
+    @property
     def worker_names(self) -> list[str]:
         """Who evaluates shares at present."""
         return [worker.name for worker in self._workers]
 
     def close(self) -> None:
         """End all workers, and the Ray cluster if it was started here."""
-        self.optimizer._sharing = None
+        self.optimizer._sharing = self.optimizer._history = None
         for worker in self._workers + self._newcomers:
             self._ray.kill(worker.actor)
-        self._workers, self._newcomers, self._asked = [], [], []
+        self._exchange.forget()
+        self._workers, self._newcomers = [], []
         if self._owns_ray:
             self._ray.shutdown()
             self._owns_ray = False
@@ -194,12 +189,12 @@ class RayCluster:
 
     # -- workers come and go -----------------------------------------------------------------------
 
-    def _start(self) -> _Worker:
+    def _start(self) -> Worker:
         options = {"scheduling_strategy": "SPREAD", "max_restarts": 0} | self._worker_options
         actor = self._ray.remote(RayWorker).options(**options)
         actor = actor.remote(self._make_optimizer, self._step)
         self._started += 1
-        return _Worker(self._started - 1, actor, actor.hello.remote())
+        return Worker(self._started - 1, actor, actor.hello.remote())
 
     def _await_start(self, count: int) -> None:
         """Wait for the first workers; with fewer than were asked for, there is no run."""
@@ -215,21 +210,22 @@ class RayCluster:
             hellos = [worker.hello for worker in self._newcomers]
             self._ray.wait(hellos, num_returns=len(hellos), timeout=0.5)
 
-    def _is_ready(self, worker: _Worker) -> bool:
+    def _is_ready(self, worker: Worker) -> bool:
         """Tell whether a newcomer has made its optimizer; one that has died is replaced."""
         if worker.place != "starting":
             return True
         if not self._ray.wait([worker.hello], timeout=0)[0]:
             return False
         try:
-            worker.place, identity = self._ray.get(worker.hello)
+            hello = self._ray.get(worker.hello)
         except self._ray.exceptions.RayTaskError as error:
             raise self._worker_error("a worker that starts", worker, error) from error
         except self._ray.exceptions.RayError as error:
             self._newcomers.remove(worker)
             self._mourn(worker, error)
             return False
-        self._compare_identity(worker, identity)
+        worker.place, worker.node, worker.point = hello.place, hello.node, hello.point
+        self._compare_identity(worker, hello.identity)
         return True
 
     def _let_in(self, native: _core.Optimizer, minibatch: Minibatch) -> None:
@@ -237,19 +233,33 @@ class RayCluster:
         ready = [worker for worker in list(self._newcomers) if self._is_ready(worker)]
         if not ready:
             return
-        state = self._ray.put(get_state(self.optimizer))
         bounds = [0] * (len(ready) + 1)
         if not self._workers:  # nobody has begun with this probe
             bounds = self._balance.cut(native, minibatch[0].shape[1:], ready)
-        for worker, first, last in zip(ready, bounds, bounds[1:], strict=False):
+        begins = self._beginnings(ready)
+        for worker, begin, first, last in zip(ready, begins, bounds, bounds[1:], strict=False):
             self._newcomers.remove(worker)
             request = Request(first, last, self._checks(self.probes), None)
-            self._asked.append(self._ask(worker, "join", request, state))
+            self._exchange.join(worker, request, *begin)
         self._workers += ready
 
-    def _mourn(self, worker: _Worker, cause: object) -> None:
+    def _beginnings(self, ready: list[Worker]) -> list[tuple[Any, Any]]:
+        """Give what each newcomer begins from: the steps on record, and a checkpoint if needed."""
+        history = self._history
+        if history is None:
+            return [(None, self._ray.put(get_state(self.optimizer)))] * len(ready)
+        strangers = any(worker.point != history.base for worker in ready)
+        if history.base is None or (strangers and self._checkpoint is None):
+            history.begin_anew()
+            self._checkpoint = self._ray.put(get_state(self.optimizer))
+        steps = self._ray.put(history.present())
+        return [
+            (steps, None if worker.point == history.base else self._checkpoint) for worker in ready
+        ]
+
+    def _mourn(self, worker: Worker, cause: object) -> None:
         """Go on without a worker, and start another in its place."""
-        self._fruitless = 0 if worker.useful else self._fruitless + 1
+        self._fruitless += not worker.useful
         text = " ".join(str(cause).split())[:300]  # Ray's advice goes on
         if self._fruitless >= _FRUITLESS:
             wanted = "workers that live long enough to evaluate a share"
@@ -266,7 +276,7 @@ class RayCluster:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def _advance(self, native: _core.Optimizer, minibatch: Minibatch, losses: F32 | None) -> None:
+    def _advance(self, native: _core.Optimizer, minibatch: Minibatch, losses: F32) -> None:
         """Send the losses of one probe, with the shares of the next.
 
         So the workers take their step while this process takes its own.
@@ -276,14 +286,8 @@ class RayCluster:
         bounds = self._balance.cut(native, minibatch[0].shape[1:], self._workers)
         check = self._checks(self.probes)
         for worker, first, last in zip(self._workers, bounds, bounds[1:], strict=False):
-            request = Request(first, last, check, losses)
-            self._asked.append(self._ask(worker, "advance", request))
-
-    def _ask(self, worker: _Worker, method: str, request: Request, *more: Any) -> _Asked:
-        message = request.to_bytes()
-        self.bytes_sent += len(message)
-        answer = getattr(worker.actor, method).remote(message, *more)
-        return _Asked(worker, request.first, request.last, answer)
+            self._exchange.link(worker, losses.size, self.timeout)
+            self._exchange.ask(worker, Request(first, last, check, losses), self.timeout)
 
     def _checks(self, probe: int) -> bool:
         return probe % self._check_every == 0
@@ -291,77 +295,58 @@ class RayCluster:
     def _collect(self, native: _core.Optimizer, minibatch: Minibatch, present: int) -> F32:
         """Wait for all shares; those of workers that die go to the others, or to this process."""
         found: dict[int, F32] = {}  # by their first path
-        asked, self._asked = self._asked, []
-        missing = [] if asked else [(0, native.path_order.size)]
-        while asked or missing:
-            missing += self._receive(asked, found, present) if asked else []
-            asked = self._ask_again(missing)
-            if not asked:
+        missing = [] if self._exchange.pending else [(0, native.path_order.size)]
+        while self._exchange.pending or missing:
+            for answer in self._exchange.collect(self.timeout) if self._exchange.pending else []:
+                first, last = answer.asked.first, answer.asked.last
+                if answer.message is None:
+                    self._lose(answer)
+                    missing += [(first, last)] if last > first else []
+                else:
+                    losses = self._take(answer, answer.message, present)
+                    found |= {first: losses} if last > first else {}
+            self._ask_again(missing)
+            if not self._exchange.pending:
                 for first, last in missing:
                     found[first] = native.probe_share(*minibatch, first, last)
             missing = []
         return in_path_order(native, [found[first] for first in sorted(found)])
 
-    def _receive(
-        self, asked: list[_Asked], found: dict[int, F32], present: int
-    ) -> list[tuple[int, int]]:
-        """Wait for some shares; give those that did not come."""
-        end = time.monotonic() + self.timeout
-        try:
-            messages = self._ray.get([each.answer for each in asked], timeout=self.timeout)
-        except self._ray.exceptions.RayError:
-            messages = [self._message_of(each, end) for each in asked]
-        missing = []
-        for each, message in zip(asked, messages, strict=True):
-            if each.last > each.first and message is None:
-                missing.append((each.first, each.last))
-            elif message is not None:
-                losses = self._take(each, message, present)
-                found |= {each.first: losses} if each.last > each.first else {}
-        return missing
-
-    def _message_of(self, asked: _Asked, end: float) -> bytes | None:
-        """Wait for one worker; None if it is gone, or has not answered by then."""
-        errors = self._ray.exceptions
-        cause: object
-        try:
-            left = max(0.0, end - time.monotonic())
-            return bytes(self._ray.get(asked.answer, timeout=left))
-        except errors.RayTaskError as error:
-            raise self._worker_error("losses", asked.worker, error) from error
-        except errors.GetTimeoutError:
-            self._ray.kill(asked.worker.actor)
+    def _lose(self, answer: Answer) -> None:
+        """Go on without a worker; not if it was its program that failed."""
+        worker, error = answer.asked.worker, answer.error
+        if isinstance(error, self._ray.exceptions.RayTaskError):
+            raise self._worker_error("losses", worker, error) from error
+        cause: object = error
+        if isinstance(error, self._ray.exceptions.GetTimeoutError):
             cause = f"no answer in {self.timeout:g} s"
-        except errors.RayError as error:
-            cause = error
-        if asked.worker in self._workers:
-            self._workers.remove(asked.worker)
-            self._mourn(asked.worker, cause)
-        return None
+        if worker in self._workers:
+            self._workers.remove(worker)
+            self._mourn(worker, cause)
 
-    def _take(self, asked: _Asked, message: bytes, present: int) -> F32:
+    def _take(self, answer: Answer, message: bytes, present: int) -> F32:
         """Check a worker's report, and give its losses."""
-        self.bytes_received += len(message)
+        worker = answer.asked.worker
         report = Report.from_bytes(message)
-        self._check(asked.worker, report, present)
-        asked.worker.useful = asked.worker.useful or asked.last > asked.first
-        self._balance.note(asked.worker, report.seconds)
+        self._check(worker, report, present)
+        if answer.asked.last > answer.asked.first and not worker.useful:
+            worker.useful = True
+            self._fruitless = 0
+        self._balance.note(worker, report.seconds)
         return report.losses
 
-    def _ask_again(self, missing: list[tuple[int, int]]) -> list[_Asked]:
+    def _ask_again(self, missing: list[tuple[int, int]]) -> None:
         """Share the shares of the dead among the living, who are at the same probe."""
-        asked = []
+        check = self._checks(self.probes)
         for first, last in missing if self._workers else []:
             bounds = np.linspace(first, last, len(self._workers) + 1).astype(int).tolist()
             for worker, begin, end in zip(self._workers, bounds, bounds[1:], strict=False):
                 if end > begin:
-                    request = Request(begin, end, self._checks(self.probes), None)
-                    asked.append(self._ask(worker, "evaluate", request))
-        return asked
+                    self._exchange.ask(worker, Request(begin, end, check, None), self.timeout)
 
     # -- comparisons -------------------------------------------------------------------------------
 
-    def _check(self, worker: _Worker, report: Report, present: int) -> None:
+    def _check(self, worker: Worker, report: Report, present: int) -> None:
         step = self.optimizer.global_step
         if report.step != step % 2**32:
             wanted = f"every worker at step {step}, as here"
@@ -371,13 +356,13 @@ class RayCluster:
             received = f"{report.checksum:08x} from {worker.name}"
             raise refusal(RuntimeError, OP, wanted, received)
 
-    def _compare_identity(self, worker: _Worker, identity: Identity) -> None:
+    def _compare_identity(self, worker: Worker, identity: Identity) -> None:
         if (difference := find_difference(self._identity, identity)) is not None:
             key, wanted, received = difference
             expected = f"{key} {wanted}, as here"
             raise refusal(RuntimeError, OP, expected, f"{received} in {worker.name}")
 
-    def _worker_error(self, expected: str, worker: _Worker, error: Any) -> RuntimeError:
+    def _worker_error(self, expected: str, worker: Worker, error: Any) -> RuntimeError:
         """Say what a worker's program ended with."""
         cause = getattr(error, "cause", None) or error
         received = f"{type(cause).__name__}: {cause} from {worker.name}"

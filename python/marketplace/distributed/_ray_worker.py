@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from .. import _state
 from .._arrays import F32
 from ..optimizers import Optimizer
 from ._follower import Follower, Step
+from ._history import Point, Present, catch_up, point_of
 from ._identity import Identity, identify
+from ._ray_channel import make_answers, node_id
 
 _HEAD = struct.Struct("<II?")
 
@@ -30,8 +33,8 @@ class Request:
     check : bool
         Whether to tell the weights' checksum.
     answer : float32 array (P,) or None
-        Losses of all paths of the probe before, in the plan's order; None for a worker that has
-        just joined.
+        Losses of all paths of the probe before, in the plan's order; None for a worker that is at
+        the probe already.
     """
 
     first: int
@@ -52,36 +55,61 @@ class Request:
         return Request(first, last, check, losses if losses.size else None)
 
 
+@dataclass(frozen=True)
+class Hello:
+    """A worker's first words: where it is, and what it has made."""
+
+    place: str
+    node: str
+    identity: Identity
+    point: Point
+
+
 class RayWorker:
     """Holds a market and its optimizer, follows the program, evaluates shares."""
 
     def __init__(self, make_optimizer: Callable[[], Optimizer], step: Step) -> None:
         self._make_optimizer, self._step = make_optimizer, step
 
-    def hello(self) -> tuple[str, Identity]:
+    def hello(self) -> Hello:
         """Make the optimizer; tell where this is, and what was made.
 
         Not done on construction: errors of this call arrive as what they are.
         """
         self._optimizer = self._make_optimizer()
-        return f"pid {os.getpid()} at {socket.gethostname()}", identify(self._optimizer)
+        place = f"pid {os.getpid()} at {socket.gethostname()}"
+        return Hello(place, node_id(), identify(self._optimizer), point_of(self._optimizer))
 
-    def join(self, message: bytes, state: bytes) -> bytes:
-        """Take over the run's present state, begin to follow, and go on as ``advance``."""
-        set_state(self._optimizer, state)
+    def join(self, message: bytes, present: Present | None, checkpoint: bytes | None) -> bytes:
+        """Take over the run's present state, begin to follow, and evaluate a share.
+
+        The state is that of the checkpoint, or of this worker's own optimizer where there is none,
+        and the steps since.
+        """
+        if checkpoint is not None:
+            set_state(self._optimizer, checkpoint)
+        if present is not None:
+            catch_up(self._optimizer, present)
         self._follower = Follower(self._optimizer, self._step)
-        return self.advance(message)
+        self._follower.advance(None)
+        return self.answer(message)
 
-    def advance(self, message: bytes) -> bytes:
-        """Answer the probe before, go on to the next one and evaluate a share of it."""
+    def answer(self, message: bytes) -> bytes:
+        """Evaluate a share of the present probe, or of the next one, once the present is known."""
         request = Request.from_bytes(message)
-        self._follower.advance(request.answer)
-        return self.evaluate(message)
-
-    def evaluate(self, message: bytes) -> bytes:
-        """Evaluate a share of the present probe; perhaps that of a worker that has died."""
-        request = Request.from_bytes(message)
+        if request.answer is not None:
+            self._follower.advance(request.answer)
         return self._follower.evaluate(request.first, request.last, request.check).to_bytes()
+
+    def open(self, size: int) -> Any:
+        """Make the channel that ``serve`` answers through."""
+        self._channel = make_answers(size)
+        return self._channel
+
+    def serve(self, requests: Any) -> None:
+        """Answer one request after another, each as soon as it is in the channel, for ever."""
+        while True:
+            self._channel.write(self.answer(requests.read()))
 
 
 def get_state(optimizer: Optimizer) -> bytes:

@@ -13,6 +13,7 @@ Start it with ``mpiexec -n 4 python program.py``.
 import atexit
 import contextlib
 import itertools
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,14 +27,15 @@ from .._arrays import F32, refusal
 from .._sharing import Minibatch
 from ..optimizers import Optimizer
 from ._balance import Balance
-from ._evaluate import evaluate, in_path_order
+from ._evaluate import evaluate
+from ._gathered import Gathered, Head
 from ._identity import check_plan, find_difference, identify, identify_state
-from ._report import HEAD_BYTES, Report
+from ._report import Report
 
 __all__ = ["Ranks", "guard", "rank", "share"]
 
 _OP = "mpi.share"
-_PATIENCE = 1e-3  # seconds of asking again and again, before naps
+_PATIENCE = 3e-4  # seconds of asking again and again, leaving the core to others, before naps
 _NAP = 5e-5
 _LAST_WORDS = 1.0  # seconds
 _ROLL_CALL = 5.0  # seconds in which ranks answer after a time-out
@@ -118,6 +120,7 @@ class Ranks:
         self._optimizer = optimizer
         self._timeout, self._check_every = timeout, check_every
         self._balance = Balance()
+        self._bounds: list[int] = []
         self._names = [f"rank {rank}" for rank in range(self.size)]
         self._names = self._all_texts(f"rank {self.rank} ({self._mpi.Get_processor_name()})")
         with guard():
@@ -152,23 +155,30 @@ class Ranks:
         self, native: _core.Optimizer, minibatch: Minibatch, further: bool, between: bool
     ) -> F32:
         """Evaluate this rank's share; gather those of all."""
-        bounds = self._balance.cut(native, minibatch[0].shape[1:], range(self.size))
-        report, error = self._evaluate(native, minibatch, further, bounds)
-        reports = self._all_reports(report, bounds)
-        self._raise_failures(reports, error)
-        self._compare(reports)
-        for rank, each in enumerate(reports):
-            self._balance.note(rank, each.seconds)
+        self._share_out(native, minibatch)
+        report, error = self._evaluate(native, minibatch, further)
+        heads = self._all_heads(report)
+        if any(head.failed for head in heads):
+            self._raise_failures(heads, error)
+        self._compare(heads)
+        for rank, head in enumerate(heads):
+            self._balance.note(rank, head.seconds)
         self.probes += 1
-        return in_path_order(native, [each.losses for each in reports])
+        return self._gathered.losses(native.path_order)
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _share_out(self, native: _core.Optimizer, minibatch: Minibatch) -> None:
+        """Find out who evaluates what; make room for it where that has changed."""
+        bounds = self._balance.cut(native, minibatch[0].shape[1:], range(self.size))
+        if bounds is not self._bounds:
+            self._bounds, self._gathered = bounds, Gathered(bounds)
+
     def _evaluate(
-        self, native: _core.Optimizer, minibatch: Minibatch, further: bool, bounds: list[int]
+        self, native: _core.Optimizer, minibatch: Minibatch, further: bool
     ) -> tuple[Report, Exception | None]:
         """Evaluate the share; an error is no reason to keep the others waiting."""
-        first, last = bounds[self.rank], bounds[self.rank + 1]
+        first, last = self._bounds[self.rank : self.rank + 2]
         check = self.probes % self._check_every == 0
         try:
             native.probe_leader(*minibatch, further)
@@ -177,11 +187,13 @@ class Ranks:
             step = self._optimizer.global_step
             return Report(0.0, step, 0, np.zeros(last - first, np.float32), failed=True), error
 
-    def _all_reports(self, report: Report, bounds: list[int]) -> list[Report]:
-        message = report.to_bytes()
-        self.bytes_sent += len(message)
-        counts = [HEAD_BYTES + 4 * (b - a) for a, b in itertools.pairwise(bounds)]
-        return [Report.from_bytes(data) for data in self._all_bytes(message, counts)]
+    def _all_heads(self, report: Report) -> list[Head]:
+        """Gather the reports of all ranks."""
+        room, byte = self._gathered, self._mpi.BYTE
+        room.put(report)
+        self.bytes_sent += len(room.mine)
+        self._wait(self._comm.Iallgather([room.mine, byte], [room.all, len(room.mine), byte]))
+        return room.heads()
 
     def _all_bytes(self, message: bytes, counts: list[int]) -> list[memoryview]:
         """Gather every rank's message, their lengths being known."""
@@ -203,7 +215,10 @@ class Ranks:
             waited = time.monotonic() - start
             if waited > self._timeout:
                 raise self._lost()
-            time.sleep(0 if waited < _PATIENCE else _NAP)
+            if waited < _PATIENCE:
+                os.sched_yield()  # with more ranks than cores, to the rank that is waited for
+            else:
+                time.sleep(_NAP)
 
     def _lost(self) -> TimeoutError:
         """Find out who does not answer: all who do wait here for the same, and say so."""
@@ -223,10 +238,8 @@ class Ranks:
         wanted = f"every rank within {self._timeout:g} s"
         return refusal(TimeoutError, _OP, wanted, f"nothing from {missing}")
 
-    def _raise_failures(self, reports: list[Report], error: Exception | None) -> None:
-        failed = [rank for rank, report in enumerate(reports) if report.failed]
-        if not failed:
-            return
+    def _raise_failures(self, heads: list[Head], error: Exception | None) -> None:
+        failed = [rank for rank, head in enumerate(heads) if head.failed]
         texts = self._all_texts("" if error is None else f"{type(error).__name__}: {error}")
         if error is not None and len(failed) == self.size:
             raise error
@@ -243,9 +256,11 @@ class Ranks:
                 expected = f"{key} {wanted}, as in {self._names[0]}"
                 raise refusal(RuntimeError, _OP, expected, f"{received} in {self._names[rank]}")
 
-    def _compare(self, reports: list[Report]) -> None:
+    def _compare(self, heads: list[Head]) -> None:
         """Name the ranks whose steps, or weights, are not those of most."""
-        states = [(report.step, report.checksum) for report in reports]
+        states = [(head.step, head.checksum) for head in heads]
+        if len(set(states)) == 1:
+            return
         # of equally frequent ones, the one that comes first
         usual, _ = Counter(states).most_common(1)[0]
         for rank, state in enumerate(states):

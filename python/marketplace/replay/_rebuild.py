@@ -1,6 +1,5 @@
 """From a checkpoint and a log to the weights of any step."""
 
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from .._arrays import F32, integer
-from .._recording import AS_IS
+from .._arrays import integer
 from ..checkpoint import OPTIMIZER_PREFIX, STEP_KEY, FilePath, Tensors, read_file, write_file
-from ._format import Damage, Frame, Kind, Weighted, decode_step
+from ._format import Damage, Frame, Kind
 from ._header import Header, blank_model, checksum_of, set_statistics
 from ._log import Log, read, unfit
+from ._steps import StepTaker
 
 
 def rebuild(
@@ -121,40 +120,12 @@ class _Replica:
         )
         if checkpoint.state is not None:
             self._native.load_state(checkpoint.state)
+        sizes = [spec.size for spec in header.specs]
+        self._steps = StepTaker(self._market, self._native, header.vendor_counts, sizes)
 
     def apply(self, record: Frame) -> None:
         """Take the update of a STEP or UPDATE record again."""
-        sizes = [spec.size for spec in self._header.specs]
-        step = decode_step(record.body, self._header.vendor_counts, sizes)
-        *earlier, last = (self._sums(term) for term in step.terms)
-        sums = last
-        if earlier:  # added up in the order of the engine
-            totals = [functools.reduce(np.add, own) for own in zip(*earlier, strict=True)]
-            sums = [own + total for own, total in zip(last, totals, strict=True)]
-        update = sums if step.mode == AS_IS else self._native.make_update(sums, step.mode)
-        self._native.update_weights(update, step.rates.tolist())
-
-    def _sums(self, term: Weighted | list[F32]) -> list[F32]:
-        """Give ``g = sum_v c_v delta_v`` of every spec."""
-        if not isinstance(term, Weighted):
-            return term
-        return [
-            self._market.combine(spec, self._vendors(term, spec), coefficients)
-            for spec, coefficients in enumerate(term.coefficients)
-        ]
-
-    def _vendors(self, draw: Weighted, spec: int) -> _core.VendorWeights:
-        return _core.VendorWeights.seeded(
-            self._seeds(draw, spec), float(draw.amplitudes[spec]), self._header.antithetic
-        )
-
-    def _seeds(self, draw: Weighted, spec: int) -> NDArray[np.uint64]:
-        if draw.seeds is not None:
-            return draw.seeds[spec]
-        header, count = self._header, self._header.vendor_counts[spec]
-        return _core.derive_seeds(
-            header.seed, draw.generation, spec, count, True, draw.replica, header.antithetic
-        )
+        self._steps.take(record.body)
 
     def tensors(self, template: Tensors) -> Tensors:
         """Give the arrays as a checkpoint names them; counters stay integers."""

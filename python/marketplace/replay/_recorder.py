@@ -10,25 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-
 from .. import _core
 from .._arrays import F32, refusal
-from .._recording import AS_IS, Draw
+from .._recording import Draw
 from ..checkpoint import FilePath
 from ..optimizers import Optimizer
 from ._format import (
     START_BYTES,
     Kind,
-    Step,
-    Weighted,
-    encode_step,
     file_start,
     frame,
     point,
 )
 from ._header import Header, checksum_of, get_statistics, layout_of, rule_of
 from ._log import Log, check_start, read, unfit
+from ._steps import record_step, record_update
 
 
 class Recorder:
@@ -115,8 +111,7 @@ class Recorder:
         rates : float32 array (S,)
             Learning rates.
         """
-        terms = [self._term(draw) if isinstance(draw, Draw) else draw for draw in draws]
-        self._write(Kind.STEP, encode_step(Step(mode, rates, terms)))
+        self._write(Kind.STEP, record_step(self._optimizer._native, draws, mode, rates))
 
     def update(self, directions: Sequence[F32], rates: F32) -> None:
         """Record an ``update_weights``; takes four bytes a parameter, or eight for one not zero.
@@ -128,7 +123,7 @@ class Recorder:
         rates : float32 array (S,)
             How much of it.
         """
-        self._write(Kind.UPDATE, encode_step(Step(AS_IS, rates, [list(directions)])))
+        self._write(Kind.UPDATE, record_update(directions, rates))
 
     # -- what the user calls -----------------------------------------------------------------------
 
@@ -220,29 +215,6 @@ class Recorder:
 
     def _models(self) -> list[_core.Model]:
         return [spec.model._core for spec in self._optimizer.marketplace]
-
-    def _term(self, draw: Draw) -> Weighted:
-        """Leave out seeds that follow from the master seed, as they mostly do."""
-        derived = [
-            _core.derive_seeds(
-                self._optimizer.seed,
-                draw.generation,
-                spec,
-                len(seeds),
-                True,
-                draw.replica,
-                self._optimizer.antithetic,
-            )
-            for spec, seeds in enumerate(draw.seeds)
-        ]
-        same = all(np.array_equal(*pair) for pair in zip(draw.seeds, derived, strict=True))
-        return Weighted(
-            draw.generation,
-            draw.replica,
-            draw.amplitudes,
-            draw.coefficients,
-            None if same else draw.seeds,
-        )
 
     def _write(self, kind: Kind, body: bytes) -> None:
         models = self._models()

@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int kMostCalls = 60;
+constexpr int kMostCalls = 60, kMostSeeds = 64;
 constexpr std::int64_t kMostPaths = 256, kMostSamples = 8;
 
 void require(bool condition) {
@@ -31,7 +31,7 @@ class Session {
 
   void run() {
     for (int i = 0; i < kMostCalls && !in_.empty(); ++i) {
-      const int choice = in_.below(24);
+      const int choice = in_.below(28);
       if (choice < 14)
         build(choice);
       else
@@ -183,8 +183,12 @@ class Session {
       case 18: topk(); break;
       case 19: optimizer(); break;
       case 20:
-      case 21: probe(); break;
-      default: step(); break;
+      case 21: probe(mp_probe); break;
+      case 24: probe(mp_accumulate); break;
+      case 25: update(mp_add_replica); break;
+      case 26: keep_best(); break;
+      case 27: rates(); break;
+      default: update(mp_step); break;
     }
   }
 
@@ -267,13 +271,17 @@ class Session {
     options.control_variate = in_.below(4) == 0;
     options.use_ignore_index = in_.coin();
     options.ignore_index = in_.below(4);
+    options.meta_learning_rate = in_.below(4) == 0 ? in_.number() : 0;
+    static const std::uint64_t seeds[kMostSeeds] = {0, 1, 2, 3, 3};
+    if (in_.below(8) == 0) options.seeds = seeds;
+    if (options.seeds != nullptr) options.seed_count = in_.below(kMostSeeds + 1);
     mp_optimizer*& slot = optimizers_[in_.below(2)];
     check(mp_optimizer_free(slot));
     slot = nullptr;
     check(mp_optimizer_create(market_, &options, &slot));
   }
 
-  void probe() {
+  void probe(decltype(mp_probe)* run) {
     mp_optimizer* optimizer = optimizers_[in_.below(2)];
     const mp_tensor x = batch();
     std::int64_t labels[kMostSamples];
@@ -287,19 +295,45 @@ class Session {
     losses_.assign(room, 0);
     paths_.assign(room * 16, 0);
     probed_ = room;
-    check(mp_probe(optimizer, &x, &y, losses_.data(), paths_.data(), &probed_));
+    check(run(optimizer, &x, &y, losses_.data(), paths_.data(), &probed_));
     require(probed_ >= 0 && probed_ <= room);
   }
 
-  void step() {
-    std::int32_t degenerate = 0;
+  // What was probed, now and then with something else among it.
+  mp_optimizer* scored() {
     losses_.resize(kMostPaths);
     paths_.resize(kMostPaths * 16);
     if (in_.below(8) == 0) losses_[in_.byte()] = in_.number();
     if (in_.below(8) == 0) paths_[in_.byte()] = in_.byte() - 64;
-    mp_optimizer* optimizer = optimizers_[in_.below(2)];
+    return optimizers_[in_.below(2)];
+  }
+
+  void update(decltype(mp_step)* run) {
+    std::int32_t degenerate = 0;
+    mp_optimizer* optimizer = scored();
     const float rate = in_.number();
-    check(mp_step(optimizer, losses_.data(), paths_.data(), probed_, rate, &degenerate));
+    check(run(optimizer, losses_.data(), paths_.data(), probed_, rate, &degenerate));
+  }
+
+  void keep_best() {
+    std::int64_t best = 0;
+    mp_optimizer* optimizer = scored();
+    const float rate = in_.number();
+    const float* losses = losses_.data();
+    const mp_status status = mp_keep_best(optimizer, losses, paths_.data(), probed_, rate, &best);
+    check(status);
+    require(status != MP_OK || (best >= 0 && best < probed_));
+  }
+
+  void rates() {
+    mp_optimizer* optimizer = optimizers_[in_.below(2)];
+    float found[16];
+    switch (in_.below(4)) {
+      case 0: check(mp_drop_replicas(optimizer)); break;
+      case 1: check(mp_set_probe_scale(optimizer, in_.number())); break;
+      case 2: check(mp_set_meta_learning_rate(optimizer, in_.number())); break;
+      default: check(mp_get_learning_rates(optimizer, found, in_.below(17))); break;
+    }
   }
 
   Input& in_;

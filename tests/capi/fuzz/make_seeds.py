@@ -49,19 +49,22 @@ def batch(*shape: int) -> bytes:
     return bytes(extents) + bytes(range(40, 56)) + bytes([len(shape) - 1]) + floats
 
 
-def optimizer(plan: int) -> bytes:
+def optimizer(plan: int, meta: bytes = b"\x01") -> bytes:
+    """Begin one; ``meta``: no line search."""
     kinds = bytes([7, plan + 1, 1, 1, 1])
-    return (
-        b"\x13\x01" + kinds + b"\x01\x08" + b"\x01\x10" + b"\x01" + b"\x01\x01" + ZERO + ZERO + ZERO
-    )
+    rates = b"\x01\x08" + b"\x01\x10" + b"\x01"
+    flags = b"\x01\x01" + ZERO + ZERO
+    return b"\x13\x01" + kinds + rates + flags + meta + b"\x01" + ZERO  # no seeds of its own
 
 
-def probe(*shape: int) -> bytes:
+def probe(*shape: int, call: bytes = b"\x14") -> bytes:
     labels = b"\x00\x01" + b"\x01\x01" + b"\x00\x01" * 6
-    return b"\x14" + ZERO + batch(*shape) + labels
+    return call + ZERO + batch(*shape) + labels
 
 
-STEP = b"\x16" + b"\x01\x01" + ZERO + b"\x01\x04"
+SCORED = b"\x01\x01" + ZERO + b"\x01\x04"
+STEP, REPLICA, KEEP_BEST = b"\x16" + SCORED, b"\x19" + SCORED, b"\x1a" + SCORED
+RATES = b"\x1b" + ZERO + b"\x03\x02" + b"\x1b" + ZERO + b"\x02\x01\x04"
 
 TINY = add_spec(3) + conv2d(1, 2, 3) + norm(0, 2) + RELU + POOL + FLATTEN
 TINY += add_spec(2) + linear(8, 4) + FINISH
@@ -74,6 +77,10 @@ def calls() -> dict[str, bytes]:
         train = optimizer(plan) + (probe(3, 4) + STEP) * 3
         seeds[f"dense_{name}"] = DENSE + train
         seeds[f"image_{name}"] = TINY + optimizer(plan) + (probe(2, 1, 6, 6) + STEP) * 2
+    one, more = probe(3, 4), probe(3, 4, call=b"\x18")
+    search = optimizer(1, ZERO + b"\x01\x08")
+    seeds["updates"] = DENSE + optimizer(1) + one + more + REPLICA + one + STEP + one + KEEP_BEST
+    seeds["search"] = DENSE + search + one + more + STEP + RATES + one + REPLICA + one + STEP
     seeds["batch_norm"] = (
         add_spec(2) + linear(4, 4) + norm(1, 4) + FINISH + optimizer(0) + probe(3, 4)
     )
