@@ -73,7 +73,6 @@ def step_without_memory(last, optimizer):
     return programs.step(optimizer)
 
 
-@pytest.mark.usefixtures("way")
 def test_a_worker_out_of_memory_is_named():
     pattern = r"received MemoryError: cannot allocate 8 GiB from worker 0 \(pid"
     with cluster(step=functools.partial(step_without_memory, 3), workers=2) as two:
