@@ -327,8 +327,7 @@ typedef struct mp_optimizer_options {
   int32_t control_variate;  /* scatter: losses less those of the base weights */
   int32_t use_ignore_index; /* samples labelled ignore_index count for nothing */
   int32_t ignore_index;
-  float meta_learning_rate; /* tree, star: every step is a line search among learning rates that
-                               differ by this share, 0.1 for 10 %; 0: none */
+  float meta_learning_rate; /* tree, star: steps search rates within this share, 0.1; 0: none */
   const uint64_t* seeds;    /* of the first vendors, spec by spec; NULL: they follow from seed */
   int64_t seed_count;       /* of all specs together */
 } mp_optimizer_options;
@@ -345,10 +344,8 @@ MP_API mp_status mp_path_count(mp_optimizer* optimizer, int64_t batch_size, int6
  */
 MP_API mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                           float* losses, int32_t* paths, int64_t* count);
-/*
- * As mp_probe, on one more batch of the same vendors. Losses: the mean over the batches since the
- * vendors were drawn, or since the last mp_probe, which counts as the first.
- */
+/* As mp_probe, on one more batch of the same vendors. Losses: the mean over the batches since the
+ * vendors were drawn, or since the last mp_probe, which counts as the first. */
 MP_API mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                                float* losses, int32_t* paths, int64_t* count);
 /*

@@ -80,10 +80,11 @@ def int32_input(value: Any, op: str, name: str) -> I32:
     array = to_array(value, op, name)
     if array.dtype.kind not in "iu":
         raise refusal(TypeError, op, f"{name} of an integer dtype", array.dtype)
-    limits = np.iinfo(np.int32)
-    outside = (array < limits.min) | (array > limits.max)
-    if outside.any():
-        raise refusal(ValueError, op, f"{name} within int32", array[outside].flat[0])
+    if array.dtype != np.int32:
+        limits = np.iinfo(np.int32)
+        outside = (array < limits.min) | (array > limits.max)
+        if outside.any():
+            raise refusal(ValueError, op, f"{name} within int32", array[outside].flat[0])
     return np.ascontiguousarray(array, dtype=np.int32).reshape(array.shape)
 
 
@@ -163,7 +164,7 @@ def pair(value: Any, op: str, name: str, minimum: int) -> tuple[int, int]:
 def finite(value: Any, op: str, name: str) -> float:
     """Give a finite number, from a number or a 0-d array."""
     try:
-        if isinstance(value, str) or np.ndim(value) != 0:
+        if not isinstance(value, float) and (isinstance(value, str) or np.ndim(value) != 0):
             raise TypeError
         number = float(value)
     except TypeError:

@@ -5,7 +5,6 @@ import os
 import random
 import re
 import signal
-import socket
 import threading
 import time
 import warnings
@@ -13,57 +12,12 @@ import warnings
 import numpy as np
 import programs
 import pytest
+from marketplace import nn
+from marketplace.distributed import _follower, _ray, _ray_exchange, _ray_worker
+from marketplace.distributed._report import Report
+from rays import MARKS, cluster, in_worker, pid_of, ray
 
-ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
-
-from marketplace import nn  # noqa: E402
-from marketplace.distributed import RayCluster, _follower, _ray, _ray_exchange, _ray_worker  # noqa: E402
-from marketplace.distributed._report import Report  # noqa: E402
-
-pytestmark = [
-    pytest.mark.slow,
-    # what Ray leaves to the garbage collector when it shuts down
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def local_ray():
-    """One Ray for all tests: it takes seconds to start."""
-    ray.init(
-        address="local",
-        num_cpus=6,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    yield
-    ray.shutdown()
-
-
-def cluster(make=programs.make, step=programs.step, **options):
-    return RayCluster(make, step, **{"workers": 4, "timeout": 60.0} | options)
-
-
-@pytest.fixture(params=["channels", "tasks"])
-def way(request, monkeypatch):
-    """How messages go: through shared memory, or as to workers on other machines."""
-    if request.param == "tasks":
-        monkeypatch.setattr(_ray_exchange, "is_far", lambda: True)
-    return request.param
-
-
-def pid_of(name):
-    return int(re.search(r"pid (\d+)", name)[1])
-
-
-def test_workers_on_this_machine_have_channels(way):
-    with cluster(workers=2) as two:
-        for _ in range(3):
-            two.step()
-        linked = [worker.link is not None for worker in two._workers]
-    assert linked == [way == "channels"] * 2
+pytestmark = MARKS
 
 
 def test_channels_that_cannot_be_made_are_told_and_done_without(monkeypatch):
@@ -79,7 +33,6 @@ def test_channels_that_cannot_be_made_are_told_and_done_without(monkeypatch):
         assert programs.checksum(one.optimizer) == programs.alone(3)
 
 
-@pytest.mark.usefixtures("way")
 def test_four_workers_give_the_bits_of_one_process():
     with cluster(check_every=10) as four:
         for _ in range(programs.STEPS):
@@ -214,15 +167,16 @@ def test_twenty_killed_workers_lose_nothing():
     assert {pid_of(message) for message in messages} == killed
 
 
-@pytest.mark.usefixtures("way")
-def test_without_any_worker_this_process_goes_on():
+def test_without_any_worker_this_process_goes_on(way):
     with cluster(workers=1) as one, pytest.warns(RuntimeWarning, match="will be replaced"):
         one.step()
+        one.step()
+        assert (one._workers[0].link is not None) == (way == "channels")
         os.kill(pid_of(one.worker_names[0]), signal.SIGKILL)
         time.sleep(0.5)
         for _ in range(5):
             one.step()
-        assert programs.checksum(one.optimizer) == programs.alone(6)
+        assert programs.checksum(one.optimizer) == programs.alone(7)
 
 
 def add_one(cluster):
@@ -299,142 +253,3 @@ def test_a_worker_that_hangs_is_replaced():
             for _ in range(3):
                 two.step()
         assert programs.checksum(two.optimizer) == programs.alone(4)
-
-
-# What workers must have in common
-
-
-def in_worker():
-    return ray.get_runtime_context().worker.mode == ray.WORKER_MODE
-
-
-def make_otherwise(**changes):
-    """Make an optimizer that differs in the workers."""
-    return programs.make(**changes) if in_worker() else programs.make()
-
-
-def make_other_version():
-    if in_worker():
-        from marketplace import _core
-
-        _core.__version__ = "0.0.9"
-    return programs.make()
-
-
-MISMATCHES = {
-    "market": ({"vendors": (4, 11)}, r"expected market .+\"vendor_count\": 12.+: 11"),
-    "seed": ({"seed": 2}, r"expected seed 1, as here, received 2"),
-    "options": ({"update": "adam"}, r"expected options .+'unit'.+received .+'adam'"),
-    "plan": ({"plan": "tree"}, r"expected options .+'star'.+received .+'tree'"),
-}
-
-
-@pytest.mark.parametrize("case", MISMATCHES)
-def test_a_worker_with_another_market_is_refused(case):
-    changes, message = MISMATCHES[case]
-    with pytest.raises(RuntimeError, match=rf"RayCluster: {message}.* in worker 0 \(pid \d+"):
-        cluster(functools.partial(make_otherwise, **changes), workers=1)
-
-
-def test_a_worker_of_another_version_is_refused():
-    pattern = r"expected version .+, as here, received 0\.0\.9 in worker 0 \(pid \d+"
-    with pytest.raises(RuntimeError, match=pattern):
-        cluster(make_other_version, workers=1)
-
-
-def step_that_drifts(optimizer):
-    result = programs.step(optimizer)
-    if in_worker() and optimizer.global_step == 3:
-        state = optimizer.marketplace[0].model.state_dict()
-        state["layers.0.bias"] = np.nextafter(state["layers.0.bias"], np.float32(1))
-        optimizer.marketplace[0].model.load_state_dict(state)
-    return result
-
-
-def test_drift_stops_the_run_and_names_the_worker():
-    pattern = r"weights with checksum [0-9a-f]{8} at step 4, as here, .+ from worker 0 \(pid"
-    with cluster(step=step_that_drifts, workers=1, check_every=2) as one:
-        for _ in range(4):
-            one.step()
-        with pytest.raises(RuntimeError, match=pattern):
-            one.step()
-
-
-def step_without_memory(last, optimizer):
-    if in_worker() and optimizer.global_step == last:
-        raise MemoryError("cannot allocate 8 GiB")
-    return programs.step(optimizer)
-
-
-@pytest.mark.usefixtures("way")
-def test_a_worker_out_of_memory_is_named():
-    pattern = r"received MemoryError: cannot allocate 8 GiB from worker 0 \(pid"
-    with cluster(step=functools.partial(step_without_memory, 3), workers=2) as two:
-        for _ in range(3):
-            two.step()
-        with pytest.raises(RuntimeError, match=pattern):
-            two.step()
-
-
-def make_and_die():
-    if in_worker():
-        os.kill(os.getpid(), signal.SIGKILL)
-    return programs.make()
-
-
-def test_workers_that_die_before_they_work_end_the_run():
-    """As when the system's out-of-memory killer ends every one of them."""
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(RuntimeError, match=r"received 5 in a row that did not, the last one worker"),
-    ):
-        warnings.simplefilter("ignore")
-        cluster(make_and_die, workers=1)
-
-
-def make_and_fail():
-    if in_worker():
-        raise FileNotFoundError("no digits here")
-    return programs.make()
-
-
-def test_a_worker_that_cannot_start_is_named():
-    with pytest.raises(RuntimeError, match=r"FileNotFoundError: .*no digits here from worker 0"):
-        cluster(make_and_fail, workers=1)
-
-
-def test_workers_that_find_no_place_are_missed():
-    pattern = r"expected 1 workers within 2 s, received 0; the cluster has 6 CPUs"
-    with pytest.raises(TimeoutError, match=pattern):
-        cluster(workers=1, timeout=2.0, worker_options={"num_cpus": 100})
-
-
-@pytest.mark.parametrize("plan", ["node", "scatter"])
-def test_plans_that_cannot_be_shared_are_refused(plan):
-    with pytest.raises(ValueError, match=rf"RayCluster: expected plan 'tree' .+'{plan}'"):
-        cluster(functools.partial(programs.make, plan, vendors=(1, 3)))
-
-
-def test_classes_are_refused():
-    with cluster(workers=1) as one:
-        one.optimizer.classes = [0, 1]
-        with pytest.raises(ValueError, match="expected no classes with shared probes"):
-            one.step()
-
-
-def test_an_address_beside_a_running_ray_is_refused():
-    with pytest.raises(ValueError, match="expected no address after ray.init"):
-        cluster(address="127.0.0.1:6379")
-
-
-def test_an_unreachable_address_fails_soon():
-    from marketplace.distributed import _ray_connect
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    start = time.monotonic()
-    with pytest.raises(ConnectionError, match=rf"a Ray cluster at 127.0.0.1:{port}, received"):
-        _ray_connect.check_reachable(f"127.0.0.1:{port}")
-    assert time.monotonic() - start < 10
-    with pytest.raises(ValueError, match="expected an address as host:port"):
-        _ray_connect.check_reachable("nowhere")

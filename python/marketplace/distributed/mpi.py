@@ -35,7 +35,7 @@ from ._report import Report
 __all__ = ["Ranks", "guard", "rank", "share"]
 
 _OP = "mpi.share"
-_PATIENCE = 3e-4  # seconds of asking again and again, leaving the core to others, before naps
+_PATIENCE = 1e-3  # seconds of asking again and again, leaving the core to others, before naps
 _NAP = 5e-5
 _LAST_WORDS = 1.0  # seconds
 _ROLL_CALL = 5.0  # seconds in which ranks answer after a time-out
