@@ -302,6 +302,7 @@ void DeviceExecutor::read_statistics(const Session& session, LeaderStatistics* l
 
 void DeviceExecutor::check_report(const Session& session,
                                   const std::vector<std::int64_t>* order) const {
+  if (!session.signature.checked_there()) return;
   const auto* report =
       reinterpret_cast<const IncomingReport*>(fetched_.get<std::byte>() + session.report);
   check_incoming(session, *report, lowered_->programs, at<std::byte>(session.arena.upload), order,

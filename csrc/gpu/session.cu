@@ -64,8 +64,8 @@ Session make_session(const std::vector<Program>& programs, const Request& reques
   Extent results;
   results.add(demand.losses ? demand.paths() * 4 : 0);
   session.leaders = leader_places(programs, request, results);
-  const bool checks = session.signature.samples_there || session.signature.label_bytes_there > 0;
-  session.report = results.add(checks ? static_cast<std::int64_t>(sizeof(IncomingReport)) : 0);
+  const bool checked = session.signature.checked_there();
+  session.report = results.add(checked ? static_cast<std::int64_t>(sizeof(IncomingReport)) : 0);
   demand.result_bytes = results.bytes();
   return session;
 }

@@ -30,6 +30,9 @@ struct Signature {
   std::optional<std::int32_t> ignore_index;
   std::vector<std::int64_t> leaders;
   bool operator==(const Signature&) const = default;
+
+  // Whether the device looks at what arrives.
+  bool checked_there() const { return samples_there || label_bytes_there > 0; }
 };
 Signature signature_of(const Request& request);
 
