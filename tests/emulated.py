@@ -49,7 +49,7 @@ if EMULATED:
     _declare("simt_order", _C.c_int, _C.c_int, _C.c_void_p, _C.c_void_p)
     _declare("simt_defer", None, _C.c_bool)
     _declare("simt_fail_allocation", None, _C.c_int)
-    for _name in ("host_copied_bytes", "live_blocks", "live_handles", "launches"):
+    for _name in ("host_copied_bytes", "live_blocks"):
         _declare(f"simt_{_name}", _C.c_int64)
 
 

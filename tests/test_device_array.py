@@ -248,6 +248,19 @@ def test_results_are_there_in_the_order_of_the_interfaces_stream():
         same_bits(read(0, interface["data"][0], there.shape, stream), expected)
 
 
+def test_results_are_those_of_the_weights_before_a_step():
+    built, opt = make()
+    x, y = batch(MLP_SHAPE)
+    loss, paths = opt.probe(x, y)
+    expected, _ = mp.forward(built.specs, x, opt.vendors)
+    own = Stream()
+    with deferred():
+        there, _ = mp.forward(built.specs, x, opt.vendors, out="device", stream=own.handle)
+        opt.step(loss, paths)
+        same_bits(there.numpy(), expected)
+    assert not np.array_equal(mp.forward(built.specs, x, opt.vendors)[0], expected)
+
+
 @pytest.mark.parametrize("stream", [0, -2])
 def test_streams_that_a_device_does_not_have(results, stream):
     with refusal(ValueError, "__dlpack__", "a stream of a cuda device, None or -1"):

@@ -188,8 +188,8 @@ void GpuExecutor::forward_paths(const std::vector<VendorWeights>& weights, const
     samples = reordered(batch, order);
     rows.data = samples.data();
   } else {
-    Device& first = devices_[0]->device();
-    samples_there = gather_samples(batch, order, first, devices_[0]->stream());
+    Device& first = *team_->device(0);
+    samples_there = gather_samples(batch, order, first);
     rows.data = samples_there.get();
     rows.device = first.index;
   }

@@ -74,16 +74,16 @@ void check_incoming(const Session& session, const IncomingReport& report,
 }
 
 DeviceMemory gather_samples(const Batch& batch, const std::vector<std::int64_t>& order,
-                            Device& device, const Stream& stream) {
+                            Device& device) {
+  const Stream& stream = device.doors->at(device.index);
   const std::int64_t bytes = element_count(batch.sample_shape) * size_bytes(batch.dtype);
   const auto count = static_cast<std::int64_t>(order.size());
   DeviceMemory samples = device.pool.allocate(count * bytes, stream);
-  follow(stream, device.doors->at(batch.device));
+  if (batch.device != device.index) follow(stream, device.doors->at(batch.device));
   const auto* from = static_cast<const std::byte*>(batch.data);
   for (std::int64_t r = 0; r < count; ++r)
     copy_peer(samples.get<std::byte>() + r * bytes, device.index, from + order[r] * bytes,
               batch.device, bytes, stream);
-  follow(device.doors->at(device.index), stream);
   return samples;
 }
 

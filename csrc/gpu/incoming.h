@@ -23,8 +23,8 @@ void check_incoming(const Session& session, const IncomingReport& report,
                     const std::vector<Program>& programs, const std::byte* upload,
                     const std::vector<std::int64_t>* order, const Stream& stream);
 
-// Samples in another order, on `device`, behind whose stream in Doors they are ready.
+// Samples in another order, on `device`, in the order of its stream in Doors.
 DeviceMemory gather_samples(const Batch& batch, const std::vector<std::int64_t>& order,
-                            Device& device, const Stream& stream);
+                            Device& device);
 
 }  // namespace marketplace::gpu
