@@ -1,7 +1,10 @@
 """GPUs, real or emulated: what the tests that run on any device do not ask of them."""
 
 import marketplace as mp
+import numpy as np
 import pytest
+from emulated import EMULATED, call
+from marketplace import nn
 from markets import CONV, CONV_SHAPE, MLP, MLP_SHAPE, batch, build, close, fresh_seeds, same_bits
 
 GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
@@ -92,5 +95,47 @@ def test_several_devices_give_the_bits_of_one(layers, shape, plan, count):
     for mine, theirs in zip(many[0], one[0], strict=True):
         same_bits(mine, theirs)
     for mine, theirs in zip(many[1], one[1], strict=True):
+        for key, value in theirs.items():
+            same_bits(mine[key], value)
+
+
+@pytest.mark.skipif(not EMULATED, reason="counts the bytes of the emulated GPU")
+@pytest.mark.parametrize("update", ["adam", "meta", "replicas", "v1"])
+def test_a_step_moves_no_bytes_that_follow_from_the_number_of_weights(update):
+    moved = {}
+    for width in (8, 128):
+        layers = [nn.Linear(16, width), nn.relu, nn.Linear(width, 4)]
+        specs = [mp.Spec(nn.Model(*layers), 3), mp.Spec(nn.Model(nn.Linear(4, 3)), 4)]
+        options = {"adam": {"update": "adam"}, "meta": {"meta_learning_rate": 0.5}}.get(update, {})
+        opt = mp.Optimizer(specs, 0.1, seed=1, plan="star", device=GPUS[:2], **options)
+        x, y = np.ones((4, 16), np.float32), np.arange(4) % 3
+        replicas = 2 if update == "replicas" else 1
+        for _ in range(2):
+            before = call("host_copied_bytes")
+            if update == "v1":
+                opt.keep_best(*opt.probe(x, y))
+            else:
+                opt.train_step(x, y, marketplace_replica=replicas)
+            moved[width] = call("host_copied_bytes") - before
+        count = sum(spec.model.parameter_count for spec in specs)
+        before = call("host_copied_bytes")
+        for spec in specs:
+            spec.model.state_dict()
+        assert call("host_copied_bytes") - before == 4 * count
+    assert moved[8] == moved[128]
+
+
+def test_weights_that_are_read_and_set_between_steps():
+    both = {}
+    for device in (GPUS[:2], "cpu"):
+        built, optimizer = make(MLP, device, seeds=None)
+        for step in range(4):
+            loss, paths = optimizer.probe(*batch(MLP_SHAPE))
+            optimizer.step(np.linspace(1, 2, len(loss), dtype=np.float32), paths)
+            if step % 2:
+                model = built.specs[1].model
+                model.load_state_dict({k: v * 0.5 for k, v in model.state_dict().items()})
+        both[str(device)] = built.weights
+    for mine, theirs in zip(*both.values(), strict=True):
         for key, value in theirs.items():
             same_bits(mine[key], value)
