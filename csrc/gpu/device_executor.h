@@ -25,9 +25,6 @@ class DeviceExecutor {
   DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Team> team,
                  std::size_t index);
 
-  const Stream& stream() const { return stream_; }
-  Device& device() const { return *device_; }
-
   // Puts a call's work on the stream.
   void start_losses(const Request& request);
   // Waits for it; losses (P,) in the order of the request's plan. Statistics of the rows in
