@@ -68,18 +68,14 @@ class CpuBackend : public Backend {
     float* out = target.data();
     const float* in = values.data();
     in_pieces(target.size(), [&](std::int64_t first, std::int64_t count) {
-      for (std::int64_t i = first; i < first + count; ++i) out[i] = decay * out[i] + in[i];
+      decay_add(out + first, decay, in + first, count);
     });
   }
 
   void adam(Vector& direction, Vector& mean, Vector& square, const AdamStep& step) override {
     float *d = direction.data(), *m = mean.data(), *s = square.data();
     in_pieces(direction.size(), [&](std::int64_t first, std::int64_t count) {
-      for (std::int64_t i = first; i < first + count; ++i) {
-        m[i] = step.b1 * m[i] + (1 - step.b1) * d[i];
-        s[i] = step.b2 * s[i] + (1 - step.b2) * d[i] * d[i];
-        d[i] = m[i] * step.mean_share / (std::sqrt(s[i] * step.square_share) + step.epsilon);
-      }
+      adam(d + first, m + first, s + first, step, count);
     });
   }
 
@@ -89,8 +85,7 @@ class CpuBackend : public Backend {
       const auto norm = static_cast<float>(lengths[k]);
       float* values = vectors[k].data();
       in_pieces(vectors[k].size(), [&](std::int64_t first, std::int64_t count) {
-        for (std::int64_t i = first; i < first + count; ++i)
-          values[i] = norm > 0 ? values[i] / norm : 0.0f;
+        divide(values + first, norm, count);
       });
     }
   }
@@ -102,7 +97,7 @@ class CpuBackend : public Backend {
       const auto factor = static_cast<float>(length / lengths[k]);
       float* values = vectors[k].data();
       in_pieces(vectors[k].size(), [&](std::int64_t first, std::int64_t count) {
-        for (std::int64_t i = first; i < first + count; ++i) values[i] *= factor;
+        multiply(values + first, factor, count);
       });
     }
   }
@@ -113,6 +108,25 @@ class CpuBackend : public Backend {
   double measure_random(double seconds) override { return cpu::measure_random(kernels_, seconds); }
 
  private:
+  // Numbers by value: what a closure holds might be what the loop writes, for all the compiler
+  // knows.
+  static void decay_add(float* out, float decay, const float* in, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) out[i] = decay * out[i] + in[i];
+  }
+  static void adam(float* d, float* m, float* s, AdamStep step, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      m[i] = step.b1 * m[i] + (1 - step.b1) * d[i];
+      s[i] = step.b2 * s[i] + (1 - step.b2) * d[i] * d[i];
+      d[i] = m[i] * step.mean_share / (std::sqrt(s[i] * step.square_share) + step.epsilon);
+    }
+  }
+  static void divide(float* values, float norm, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) values[i] = norm > 0 ? values[i] / norm : 0.0f;
+  }
+  static void multiply(float* values, float factor, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) values[i] *= factor;
+  }
+
   // run(first, count) for all of [0, total), on all threads.
   template <class Run>
   void in_pieces(std::int64_t total, Run run) {
