@@ -168,9 +168,11 @@ TEST_CASE("every device does the same step") {
         const auto one = on_gpu(models, DType::float32),
                    many = on_gpu(models, DType::float32, first(devices));
         Optimizer optimizer = make(many, RuleKind::momentum);
-        for (int step = 0; step < 70; ++step) {  // the checksums are compared meanwhile
+        // checksums are compared with the first and the 65th
+        const int steps = peers && devices == 2 ? 66 : 3;
+        for (int step = 0; step < steps; ++step) {
           const Probe probe = optimizer.probe(data.batch(), data.labels());
-          if (step % 23 == 0)
+          if (step % 22 == 0)
             CHECK(probe.losses == losses_of(*one, optimizer.plan(), optimizer.weights(),
                                             data.batch(), data.labels()));
           optimizer.step(probe.losses, probe.paths, UnitVectorMode::whole);
