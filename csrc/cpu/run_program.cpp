@@ -57,20 +57,28 @@ class Runner {
     return at < 0 ? nullptr : reinterpret_cast<const float*>(args_.packed + at);
   }
 
-  void contract(const Step& step) const {
+  // What both kinds of sums over a Contraction's rows and runs have in common.
+  template <class Args>
+  Args product(const Step& step) const {
     const Contraction& c = step.contraction;
-    ContractArgs args{};
+    Args args{};
     args.sample_stride = program_.slots[step.a].size;
     args.samples = args_.samples;
     args.row_offset = c.row_offset.data();
     args.rows = static_cast<std::int64_t>(c.row_offset.size());
     args.run_offset = c.run_offset.data();
     args.runs = static_cast<std::int64_t>(c.run_offset.size());
+    args.relu = step.relu;
+    args.out_row_stride = c.groups * c.columns;
+    return args;
+  }
+
+  void contract(const Step& step) const {
+    const Contraction& c = step.contraction;
+    auto args = product<ContractArgs>(step);
     args.run_length = c.run_length;
     args.columns = c.columns;
-    args.relu = step.relu;
     args.float_out = c.float_out;
-    args.out_row_stride = c.groups * c.columns;
     for (std::int64_t g = 0; g < c.groups; ++g) {
       args.in = static_cast<const std::byte*>(in(step.a)) + g * c.group_input * element_bytes_;
       args.panel = args_.packed + step.weight_at + g * c.panel_bytes;
@@ -94,22 +102,14 @@ class Runner {
 
   void grouped(const Step& step) const {
     const Contraction& c = step.contraction;
-    GroupedArgs args{};
+    auto args = product<GroupedArgs>(step);
     args.in = in(step.a);
-    args.sample_stride = program_.slots[step.a].size;
-    args.samples = args_.samples;
-    args.row_offset = c.row_offset.data();
-    args.rows = static_cast<std::int64_t>(c.row_offset.size());
-    args.run_offset = c.run_offset.data();
-    args.runs = static_cast<std::int64_t>(c.run_offset.size());
     args.groups = c.groups;
     args.group_inputs = c.group_input;
     args.group_outputs = c.columns;
     args.panel = floats(step.weight_at);
     args.bias = floats(step.bias_at);
-    args.relu = step.relu;
     args.out = slot(step.out);
-    args.out_row_stride = c.groups * c.columns;
     typed_.grouped(args);
   }
 

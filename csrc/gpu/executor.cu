@@ -27,14 +27,6 @@ std::shared_ptr<const Lowered> lower_all(const std::vector<std::shared_ptr<Model
   return lowered;
 }
 
-bool same_plan(const Plan& a, const Plan& b) {
-  if (a.levels.size() != b.levels.size() || a.input_count != b.input_count) return false;
-  for (std::size_t i = 0; i < a.levels.size(); ++i)
-    if (a.levels[i].vendor != b.levels[i].vendor || a.levels[i].parent != b.levels[i].parent)
-      return false;
-  return true;
-}
-
 }  // namespace
 
 GpuExecutor::GpuExecutor(const std::vector<std::shared_ptr<Model>>& models,
@@ -45,7 +37,7 @@ GpuExecutor::GpuExecutor(const std::vector<std::shared_ptr<Model>>& models,
 }
 
 void GpuExecutor::share_out(const Plan& plan, bool statistics) {
-  if (!parts_.empty() && statistics == statistics_ && same_plan(plan, plan_)) return;
+  if (!parts_.empty() && statistics == statistics_ && plan == plan_) return;
   std::vector<std::int64_t> leaders(plan.levels.size(), -1), flops;
   if (statistics) leaders = leader_rows(plan);
   for (const Program& program : lowered_->programs) flops.push_back(program.flops);
