@@ -132,10 +132,11 @@ struct NodeProbe {
 class NodeProber {
  public:
   virtual ~NodeProber() = default;
-  // The leader's mean loss; gradients: per spec (n,), of the mean loss, zero for what V = 1 leaves
-  // alone, save the last layer, whose gradient is known in closed form.
-  virtual double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels,
-                       std::vector<std::vector<float>>& gradients) = 0;
+  // The leader's mean loss. gradients: per spec (n,), of the mean loss, zero for what V = 1 leaves
+  // alone, save the last layer, whose gradient is known in closed form; added to what is there, or
+  // instead of it. Nothing has changed when it throws. Labels on the host.
+  virtual double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels, bool add,
+                       Directions& gradients) = 0;
 };
 
 // Memory and streams that a backend's devices share with other libraries, without the host between.
@@ -178,13 +179,10 @@ class Backend : public std::enable_shared_from_this<Backend> {
 
   virtual std::unique_ptr<Executor> compile(const std::vector<std::shared_ptr<Model>>& models,
                                             const Shape& input_shape) = 0;
-  // Null where the device has no node perturbation. counts: vendors per spec.
+  // counts: vendors per spec.
   virtual std::unique_ptr<NodeProber> compile_nodes(
       const std::vector<std::shared_ptr<Model>>& models, const std::vector<std::int64_t>& counts,
-      const Shape& input_shape) {
-    static_cast<void>(models), static_cast<void>(counts), static_cast<void>(input_shape);
-    return nullptr;
-  }
+      const Shape& input_shape) = 0;
 
   // Vectors are computed where this backend computes: nothing of their size crosses to the host.
   // What `work` asks of the functions below is done as one whole, or not at all where a device
@@ -208,6 +206,8 @@ class Backend : public std::enable_shared_from_this<Backend> {
   virtual void normalise(Directions& vectors, bool together) = 0;
   // The same norms: what is longer than `length` is cut to it.
   virtual void clip(Directions& vectors, bool together, float length) = 0;
+  // Whether no value is infinite or NaN; not to be asked within `together`.
+  virtual bool finite(const Vector& vector) = 0;
 
   // For benchmarks: floating point operations a second of the matrix kernel on data in cache, all
   // threads, and deltas a second of one thread.

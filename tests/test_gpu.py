@@ -48,14 +48,6 @@ def test_antithetic_vendors_like_the_cpu():
             close(mine[key], value, relative=1e-4)
 
 
-def test_plan_node_takes_the_cpu_unless_told_otherwise():
-    _, optimizer = make(MLP, "auto", plan="node")
-    assert optimizer.device == "cpu"
-    _, optimizer = make(MLP, GPUS[0], plan="node")
-    with pytest.raises(ValueError, match="plan 'node'"):
-        optimizer.train_step(*batch(MLP_SHAPE))
-
-
 @pytest.mark.parametrize("options", [{}, {"antithetic": True, "seeds": None}])
 def test_deltas_have_the_bits_of_the_cpu(options):
     gpu, cpu = (make(CONV, device, **options)[1] for device in (GPUS[0], "cpu"))

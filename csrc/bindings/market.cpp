@@ -193,11 +193,12 @@ py::tuple node_gradients(Market& self, const std::vector<std::int64_t>& counts,
   NodeProbe probe;
   probe.scale = scale;
   for (const auto& spec : seeds) probe.seeds.push_back(to_vector(spec));
-  std::vector<std::vector<float>> gradients;
+  Directions gradients;
+  for (const auto& model : self.models()) gradients.emplace_back(model->parameter_count());
   double loss = 0;
   {
     const py::gil_scoped_release release;
-    loss = self.node_gradients(counts, probe, batch, borrowed, gradients);
+    loss = self.node_gradients(counts, probe, batch, borrowed, false, gradients);
   }
   py::list out;
   for (const auto& values : gradients) out.append(to_array(values));

@@ -56,6 +56,11 @@ class CpuBackend : public Backend {
     }
   }
 
+  bool finite(const Vector& vector) override {
+    const float* values = vector.data();
+    return std::all_of(values, values + vector.size(), [](float x) { return std::isfinite(x); });
+  }
+
   void add_scaled(Vector& target, const Vector& values, float scale) override {
     float* out = target.data();
     const float* in = values.data();

@@ -18,6 +18,8 @@ struct Lowered {
   std::vector<std::shared_ptr<Model>> models;
   std::vector<Program> programs;
 };
+std::shared_ptr<const Lowered> lower_market(const std::vector<std::shared_ptr<Model>>& models,
+                                            const Shape& input_shape, DType dtype);
 
 class DeviceExecutor {
  public:

@@ -13,8 +13,10 @@ namespace {
 
 constexpr std::uint64_t kUpdatesPerCheck = 64;
 
-std::shared_ptr<const Lowered> lower_all(const std::vector<std::shared_ptr<Model>>& models,
-                                         const Shape& input_shape, DType dtype) {
+}  // namespace
+
+std::shared_ptr<const Lowered> lower_market(const std::vector<std::shared_ptr<Model>>& models,
+                                            const Shape& input_shape, DType dtype) {
   auto lowered = std::make_shared<Lowered>();
   lowered->models = models;
   Shape shape = input_shape;
@@ -27,11 +29,9 @@ std::shared_ptr<const Lowered> lower_all(const std::vector<std::shared_ptr<Model
   return lowered;
 }
 
-}  // namespace
-
 GpuExecutor::GpuExecutor(const std::vector<std::shared_ptr<Model>>& models,
                          const Shape& input_shape, std::shared_ptr<Team> team)
-    : lowered_(lower_all(models, input_shape, team->device(0)->dtype)), team_(std::move(team)) {
+    : lowered_(lower_market(models, input_shape, team->device(0)->dtype)), team_(std::move(team)) {
   for (std::size_t d = 0; d < team_->size(); ++d)
     devices_.push_back(std::make_unique<DeviceExecutor>(lowered_, team_, d));
 }

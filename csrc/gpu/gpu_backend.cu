@@ -6,6 +6,7 @@
 #include "gpu/executor.h"
 #include "gpu/gpu_backend.h"
 #include "gpu/measure.h"
+#include "gpu/node/prober.h"
 #include "gpu/update.h"
 
 namespace marketplace::gpu {
@@ -34,6 +35,12 @@ class GpuBackend : public Backend {
     return std::make_unique<GpuExecutor>(models, input_shape, team_);
   }
 
+  std::unique_ptr<NodeProber> compile_nodes(const std::vector<std::shared_ptr<Model>>& models,
+                                            const std::vector<std::int64_t>& counts,
+                                            const Shape& input_shape) override {
+    return std::make_unique<GpuNodeProber>(models, counts, input_shape, team_);
+  }
+
   void together(const std::function<void()>& work) override { team_->together(work); }
   void reserve(const Vector& vector) override {
     if (!vector.empty()) team_->reserve(vector);
@@ -58,6 +65,9 @@ class GpuBackend : public Backend {
   }
   void clip(Directions& vectors, bool together, float length) override {
     gpu::clip(*team_, vectors, together, length);
+  }
+  bool finite(const Vector& vector) override {
+    return vector.empty() || gpu::finite(*team_, vector);
   }
 
   double measure_peak(double seconds) override {

@@ -221,4 +221,17 @@ void clip(Team& team, Directions& vectors, bool together, float length) {
   team.together([&] { add_norms(team, kClip, vectors, together, length); });
 }
 
+bool finite(Team& team, const Vector& vector) {
+  const auto guard = team.lock();
+  const auto values = team.bring(vector);
+  const Stream& stream = team.stream(0);
+  const DeviceMemory flag = team.device(0)->pool.allocate(4, stream);
+  fill_bytes(flag.get(), 0, 4, stream);
+  find_not_finite_gpu(values->at(0), values->count(), flag.get<std::int32_t>(), stream);
+  std::int32_t bad = 0;
+  copy_to_host(&bad, flag.get(), 4, stream);
+  stream.synchronize();
+  return bad == 0;
+}
+
 }  // namespace marketplace::gpu

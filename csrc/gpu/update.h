@@ -19,4 +19,6 @@ void adam(Team& team, Vector& direction, Vector& mean, Vector& square, const Ada
 void normalise(Team& team, Directions& vectors, bool together);
 void clip(Team& team, Directions& vectors, bool together, float length);
 
+bool finite(Team& team, const Vector& vector);
+
 }  // namespace marketplace::gpu

@@ -72,10 +72,14 @@ std::vector<std::int64_t> Market::spec_flops(const Shape& input_shape) const {
   return flops;
 }
 
-Executor& Market::executor(const Batch& batch) {
+void Market::check_place(const Batch& batch) const {
   if (batch.device != kHost && !backend_->exchange())
     fail(ErrorKind::type, "batch", "x in host memory with device '" + backend_->device() + "'",
          "x on a device");
+}
+
+Executor& Market::executor(const Batch& batch) {
+  check_place(batch);
   const auto found = executors_.find(batch.sample_shape);
   if (found != executors_.end()) return *found->second;
   if (executors_.size() >= kCachedShapes) executors_.clear();
@@ -186,14 +190,13 @@ NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts, const S
   const auto found = node_probers_.find(key);
   if (found != node_probers_.end()) return *found->second;
   auto prober = backend_->compile_nodes(models_, counts, input_shape);
-  if (!prober) fail("plan 'node'", "a device that has it, such as 'cpu'", backend_->device());
   if (node_probers_.size() >= kCachedShapes) node_probers_.clear();
   return *(node_probers_[key] = std::move(prober));
 }
 
 double Market::node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
-                              const Batch& batch, const Labels& labels,
-                              std::vector<std::vector<float>>& gradients) {
+                              const Batch& batch, const Labels& labels, bool add,
+                              Directions& gradients) {
   const std::lock_guard<std::mutex> lock(mutex_);
   check_counts(counts);
   if (probe.seeds.size() != models_.size())
@@ -204,10 +207,11 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
       fail("plan 'node'", std::to_string(counts[i]) + " seeds for spec " + std::to_string(i),
            std::to_string(probe.seeds[i].size()));
   check_host_labels(labels);
+  check_place(batch);
   NodeProber& run = node_prober(counts, batch.sample_shape);
   check_batch(batch, 1);
   check_labels(batch, labels);
-  return run.probe(probe, batch, labels, gradients);
+  return run.probe(probe, batch, labels, add, gradients);
 }
 
 std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,

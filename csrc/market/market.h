@@ -43,8 +43,7 @@ class Market {
 
   // Node perturbation, see NodeProber; counts: vendors per spec.
   double node_gradients(const std::vector<std::int64_t>& counts, const NodeProbe& probe,
-                        const Batch& batch, const Labels& labels,
-                        std::vector<std::vector<float>>& gradients);
+                        const Batch& batch, const Labels& labels, bool add, Directions& gradients);
   std::int64_t node_flops(const std::vector<std::int64_t>& counts, const Shape& input_shape) const;
 
   // (n,): what vendor v adds to W (for explicit weights: instead of W).
@@ -57,6 +56,7 @@ class Market {
   Executor& executor(const Batch& batch);
   NodeProber& node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape);
   void check_counts(const std::vector<std::int64_t>& counts) const;
+  void check_place(const Batch& batch) const;
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 

@@ -143,7 +143,7 @@ void Optimizer::drop_replicas() {
   draw(first_seeds_);
   end_replicas();
   leader_.clear();
-  forget_gradients();
+  gradient_count_ = 0;
 }
 
 void Optimizer::end_replicas() {
@@ -160,7 +160,7 @@ void Optimizer::draw_replica(std::uint64_t replica) {
   replica_ = replica;
   plan_.reset();
   leader_.clear();
-  forget_gradients();
+  gradient_count_ = 0;
 }
 
 void Optimizer::update_seeds(bool keep_leader) {
@@ -168,7 +168,7 @@ void Optimizer::update_seeds(bool keep_leader) {
   draw(derive(next, 0, std::vector<bool>(specs_.size(), keep_leader)));
   generation_ = next;
   end_replicas();
-  forget_gradients();
+  gradient_count_ = 0;
 }
 
 Optimizer::State Optimizer::state() const {
@@ -196,7 +196,7 @@ void Optimizer::restore(const State& state) {
   generation_ = state.generation;
   end_replicas();
   leader_.clear();
-  forget_gradients();
+  gradient_count_ = 0;
 }
 
 }  // namespace marketplace

@@ -137,12 +137,11 @@ class Optimizer {
 
  private:
   Probe probe_nodes(const Batch& batch, const Labels& labels, bool further);
-  void forget_gradients();
   Coefficients weigh(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                      UnitVectorMode mode) const;
   std::vector<std::int64_t> parameter_counts() const;
   void reserve();
-  void own_direction(std::size_t spec, const Coefficients& coefficients, Vector& out);
+  void own_direction(std::size_t spec, const Coefficients& coefficients, float share, Vector& out);
   void gather_into(Directions& out, const Coefficients& coefficients);
   const Directions& propose(Directions& sums, UnitVectorMode mode);
   std::vector<float> checked_rates(const std::optional<std::vector<float>>& given) const;
@@ -171,7 +170,7 @@ class Optimizer {
   std::vector<std::vector<std::uint64_t>> first_seeds_;  // of replica 0, while others are drawn
   Directions sum_;        // of g over the earlier replicas; empty at replica 0
   Directions work_;       // what the direction of a step is computed in
-  Directions gradients_;  // plan node: measured since the vendors were drawn, summed
+  Directions gradients_;  // plan node: summed over gradient_count_ minibatches of these vendors
   std::int64_t gradient_count_ = 0;
   UnitVectorMode sum_mode_ = UnitVectorMode::per_spec;
 };

@@ -51,19 +51,12 @@ Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool furt
   if (!(probe.scale > 0 && std::isfinite(probe.scale)))
     fail("probe_scale", "a finite number above 0 with plan 'node'", std::to_string(probe.scale));
   for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);
-  std::vector<std::vector<float>> gradients;
-  const double loss = market_->node_gradients(vendor_counts(), probe, batch, labels, gradients);
-  if (!further) forget_gradients();
-  ++gradient_count_;
   if (gradients_.empty()) gradients_ = zeros(parameter_counts(), market_->backend());
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    market_->backend().add_scaled(gradients_[i], Vector(std::move(gradients[i])), 1.0f);
+  const bool add = further && gradient_count_ > 0;
+  const double loss =
+      market_->node_gradients(vendor_counts(), probe, batch, labels, add, gradients_);
+  gradient_count_ = add ? gradient_count_ + 1 : 1;
   return {{static_cast<float>(loss)}, std::vector<std::int32_t>(specs_.size(), 0)};
-}
-
-void Optimizer::forget_gradients() {
-  gradients_.clear();
-  gradient_count_ = 0;
 }
 
 void Optimizer::forward(const Batch& batch, const Output& out, bool further) {

@@ -27,15 +27,16 @@ void Optimizer::reserve() {
   rule_.reserve(parameter_counts(), market_->backend());
 }
 
-// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, the
-// mean of the minibatches' gradients downhill.
-void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients, Vector& out) {
+// g of one spec, not normalised, for the coefficients of its vendors; of node perturbation, a share
+// of the mean of the minibatches' gradients downhill.
+void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients, float share,
+                              Vector& out) {
   Backend& backend = market_->backend();
+  const Model& model = market_->model(spec);
   if (options.plan != PlanKind::node)
-    return backend.combine(market_->model(spec), specs_[spec].weights, coefficients.values[spec],
-                           out);
-  std::fill_n(out.overwrite(), out.size(), 0.0f);
-  backend.add_scaled(out, gradients_[spec], -1.0f / static_cast<float>(gradient_count_));
+    return backend.combine(model, specs_[spec].weights, coefficients.values[spec], out);
+  backend.combine(model, VendorWeights{}, {}, out);
+  backend.add_scaled(out, gradients_[spec], -share / static_cast<float>(gradient_count_));
 }
 
 // Checks the losses and gives their coefficients; node perturbation has none.
@@ -49,13 +50,9 @@ Coefficients Optimizer::weigh(const std::vector<float>& losses,
   if (gradient_count_ == 0)
     fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
          "none since the last step");
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    const float* values = std::as_const(gradients_[i]).data();
-    for (std::int64_t k = 0; k < gradients_[i].size(); ++k)
-      if (!std::isfinite(values[k]))
-        fail("step", "finite gradients",
-             std::to_string(values[k]) + " in spec " + std::to_string(i));
-  }
+  for (std::size_t i = 0; i < specs_.size(); ++i)
+    if (!market_->backend().finite(gradients_[i]))
+      fail("step", "finite gradients", "infinite ones or NaN in spec " + std::to_string(i));
   return {};
 }
 
@@ -68,7 +65,7 @@ bool Optimizer::add_replica(const std::vector<float>& losses,
   if (sum_.empty()) sum_ = zeros(parameter_counts(), backend);
   backend.together([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i) {
-      own_direction(i, coefficients, work_[i]);
+      own_direction(i, coefficients, 1.0f, work_[i]);
       backend.add_scaled(sum_[i], work_[i], 1.0f);
     }
   });
@@ -89,14 +86,12 @@ Directions Optimizer::gather(const std::vector<float>& losses,
 }
 
 void Optimizer::gather_into(Directions& out, const Coefficients& coefficients) {
+  // a sum of scores is normalised before it is used, but gradients keep their size
+  const float share =
+      options.plan == PlanKind::node ? 1.0f / static_cast<float>(replica_ + 1) : 1.0f;
   for (std::size_t i = 0; i < specs_.size(); ++i) {
-    own_direction(i, coefficients, out[i]);
-    if (replica_ == 0) continue;
-    market_->backend().add_scaled(out[i], sum_[i], 1.0f);
-    // a sum of scores is normalised before it is used, but gradients keep their size
-    if (options.plan != PlanKind::node) continue;
-    float* values = out[i].data();
-    for (std::int64_t k = 0; k < out[i].size(); ++k) values[k] /= static_cast<float>(replica_ + 1);
+    own_direction(i, coefficients, share, out[i]);
+    if (replica_ > 0) market_->backend().add_scaled(out[i], sum_[i], share);
   }
 }
 

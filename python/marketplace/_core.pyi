@@ -250,7 +250,7 @@ class Market:
         counts: Sequence[int],
         seeds: Sequence[U64],
         scale: float,
-        x: NDArray[Any],
+        x: Samples,
         labels: I32,
         ignore_index: int | None,
     ) -> tuple[float, list[F32]]: ...

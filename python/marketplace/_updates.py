@@ -83,7 +83,8 @@ class UpdateParts(StepParts, abc.ABC):
         -----
         On a GPU, x and y may be arrays of CuPy, hip-python, PyTorch or others on a device of the
         same kind (``__dlpack__`` or ``__cuda_array_interface__``). They are copied from device to
-        device, behind the work that makes them; labels come to the host for a scatter or classes.
+        device, behind the work that makes them; labels come to the host but for plan
+        "tree" and "star", and for classes.
         """
         return self._probe("probe", x, y, ignore_index, stream, further=False)
 

@@ -59,8 +59,8 @@ class Optimizer(UpdateParts):
         continual learning, one for every sample; or node perturbation (see Notes).
     device : str or sequence of str
         "auto", or a name from ``marketplace.devices()``. Several GPUs of one kind share each
-        probe's paths and give the same results as one. "auto" is a GPU where one can be used, and
-        the CPU for plan "node", which GPUs do not have.
+        probe's paths (plan "node": the samples) and give the same results as one. "auto" is a GPU
+        where one can be used.
     dtype : {"float32", "bfloat16"}
         What products are computed in; weights are float32.
     seed : int, optional
@@ -174,8 +174,7 @@ class Optimizer(UpdateParts):
         most = 0
         if max_memory_bytes is not None:
             most = integer(max_memory_bytes, "Optimizer", "max_memory_bytes", 1)
-        chosen = "cpu" if device == "auto" and plan == "node" else device
-        self._market = make_market(self.marketplace, _core.Engine(chosen, dtype, count, most))
+        self._market = make_market(self.marketplace, _core.Engine(device, dtype, count, most))
         self._native = _core.Optimizer(
             self._market,
             [spec.vendor_count for spec in self.marketplace],

@@ -106,7 +106,7 @@ void CpuNodeProber::reserve(std::int64_t samples) {
 }
 
 double CpuNodeProber::probe(const NodeProbe& probe, const Batch& batch, const Labels& labels,
-                            std::vector<std::vector<float>>& gradients) {
+                            bool add, Directions& gradients) {
   scale_ = probe.scale;
   if (entry_) {
     entry_slice_->refresh(models_);
@@ -115,22 +115,28 @@ double CpuNodeProber::probe(const NodeProbe& probe, const Batch& batch, const La
   pool_->run(static_cast<std::int64_t>(stages_.size()), [&](std::int64_t l, int) {
     stages_[l]->prepare(models_, probe.seeds[stages_[l]->spec], probe.scale);
   });
-  gradients.resize(models_.size());
+  gradients_.resize(models_.size());
   for (std::size_t i = 0; i < models_.size(); ++i)
-    gradients[i].assign(models_[i]->parameter_count(), 0.0f);
+    gradients_[i].assign(models_[i]->parameter_count(), 0.0f);
   double total = 0;
   for (std::int64_t first = 0; first < batch.size; first += block_samples_) {
     const Block block{&batch, &labels, first, std::min(block_samples_, batch.size - first)};
-    run_block(block, gradients);
+    run_block(block);
     for (std::int64_t b = 0; b < block.count; ++b) total += losses_[b];
   }
   std::int64_t counted = batch.size;
   if (labels.ignore_index)
     counted -= std::count(labels.data, labels.data + batch.size, *labels.ignore_index);
-  const auto share = 1.0f / static_cast<float>(counted);
-  for (auto& gradient : gradients)
-    for (float& value : gradient) value *= share;
+  hand_over(1.0f / static_cast<float>(counted), add, gradients);
   return total / static_cast<double>(counted);
+}
+
+void CpuNodeProber::hand_over(float share, bool add, Directions& gradients) const {
+  for (std::size_t i = 0; i < gradients_.size(); ++i) {
+    float* out = add ? gradients[i].data() : gradients[i].overwrite();
+    for (std::size_t k = 0; k < gradients_[i].size(); ++k)
+      out[k] = (add ? out[k] : 0.0f) + gradients_[i][k] * share;
+  }
 }
 
 // The block's samples at the chain's door, row-major float32.
@@ -158,7 +164,7 @@ CpuNodeProber::Tile CpuNodeProber::tile_of(const Block& block, std::int64_t task
   return {block, task, first, std::min(kTile, block.count - first), *workspaces_[thread]};
 }
 
-void CpuNodeProber::run_block(const Block& block, std::vector<std::vector<float>>& gradients) {
+void CpuNodeProber::run_block(const Block& block) {
   reserve(block.count);
   const float* in = load(block);
   const std::int64_t tasks = tasks_of(block.count);
@@ -171,7 +177,7 @@ void CpuNodeProber::run_block(const Block& block, std::vector<std::vector<float>
   pool_->run(static_cast<std::int64_t>(jobs.size()), [&](std::int64_t job, int thread) {
     disturb(jobs[job].first, tile_of(block, jobs[job].second, thread));
   });
-  gather_gradients(block.count, gradients);
+  gather_gradients(block.count);
 }
 
 // One tile through the undisturbed market; keeps inputs and sums, and the output layer's errors.
@@ -189,10 +195,9 @@ void CpuNodeProber::run_leader(const Tile& tile, const float* in) {
   for (std::size_t l = 0; l < stages_.size(); ++l) {
     const NodeStage& stage = *stages_[l];
     float* sum = floats(kept_[l].sum) + tile.first * stage.sum_floats;
-    stage.sum().run(0, tile.count, input_of(l), sum, scratch, statistics);
+    stage.run_sum().run(0, tile.count, input_of(l), sum, scratch, statistics);
     if (stage.trained) keep(l, tile);
-    if (!stage.last)
-      stage.channelwise().run(0, tile.count, sum, input_of(l + 1), scratch, statistics);
+    if (!stage.last) stage.run_rest().run(0, tile.count, sum, input_of(l + 1), scratch, statistics);
   }
   for_each_loss(kernels_, floats(kept_.back().sum) + tile.first * classes_, classes_, tile.count,
                 classes_, first_label(tile), *tile.block.labels,
@@ -285,8 +290,8 @@ void CpuNodeProber::add_noise(std::size_t l, std::int64_t probe, const Tile& til
 void CpuNodeProber::follow(std::size_t l, std::int64_t probe, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
   Workspace& workspace = tile.workspace;
-  stage.channelwise().run(probe + 1, tile.count, floats(workspace.noisy), floats(workspace.out),
-                          floats(workspace.scratch), floats(workspace.statistics));
+  stage.run_rest().run(probe + 1, tile.count, floats(workspace.noisy), floats(workspace.out),
+                       floats(workspace.scratch), floats(workspace.statistics));
   const float* out = floats(workspace.out);
   const float* base = floats(kept_[l + 1].in) + tile.first * stage.out_floats;
   const std::int64_t each = stage.out_pixels;
@@ -306,15 +311,15 @@ void CpuNodeProber::measure(std::size_t l, std::int64_t channel, const Tile& til
   const std::int64_t next = stages_[l + 1]->sum_floats;
   float* sum = floats(workspace.spread);
   float* scratch = floats(workspace.scratch);
-  stage.spread().run(channel, tile.count,
-                     floats(workspace.planes) + channel * tile.count * stage.out_pixels, sum,
-                     scratch, nullptr);
+  stage.run_spread().run(channel, tile.count,
+                         floats(workspace.planes) + channel * tile.count * stage.out_pixels, sum,
+                         scratch, nullptr);
   kernels_.float32.add(floats(kept_[l + 1].sum) + tile.first * next, sum, sum, tile.count * next,
-                       stage.relu_first());
+                       stage.relu_first);
   const float* logits = sum;
-  if (stage.tail()) {
-    stage.tail()->run(0, tile.count, sum, floats(workspace.logits), scratch,
-                      floats(workspace.statistics));
+  if (stage.run_tail()) {
+    stage.run_tail()->run(0, tile.count, sum, floats(workspace.logits), scratch,
+                          floats(workspace.statistics));
     logits = floats(workspace.logits);
   }
   float* changes = floats(workspace.changes) + channel;
@@ -324,8 +329,7 @@ void CpuNodeProber::measure(std::size_t l, std::int64_t channel, const Tile& til
                 });
 }
 
-void CpuNodeProber::gather_gradients(std::int64_t count,
-                                     std::vector<std::vector<float>>& gradients) {
+void CpuNodeProber::gather_gradients(std::int64_t count) {
   std::vector<std::pair<std::size_t, std::int64_t>> jobs;
   for (std::size_t l = 0; l < stages_.size(); ++l)
     for (std::int64_t t = 0; stages_[l]->trained && t < stages_[l]->weight_gradient().task_count();
@@ -339,13 +343,13 @@ void CpuNodeProber::gather_gradients(std::int64_t count,
   for (std::size_t l = 0; l < stages_.size(); ++l) {
     const NodeStage& stage = *stages_[l];
     if (!stage.trained) continue;
-    stage.add_contraction(floats(kept_[l].gradient), floats(kept_[l].panel), count, gradients,
+    stage.add_contraction(floats(kept_[l].gradient), floats(kept_[l].panel), count, gradients_,
                           models_);
     if (stage.last) continue;
     std::vector<double> sums(stage.probes * stage.channels, 0.0);
     for (std::size_t i = 0; i < kept_[l].changes.size(); ++i)
       sums[i % sums.size()] += kept_[l].changes[i];
-    stage.add_channelwise(sums, gradients, models_);
+    stage.add_channelwise(sums, gradients_, models_);
   }
 }
 

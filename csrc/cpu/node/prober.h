@@ -19,8 +19,8 @@ class CpuNodeProber : public NodeProber {
                 const Shape& input_shape, const KernelTable& kernels,
                 std::shared_ptr<ThreadPool> pool);
 
-  double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels,
-               std::vector<std::vector<float>>& gradients) override;
+  double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels, bool add,
+               Directions& gradients) override;
 
  private:
   // What one thread works in, for one tile of samples.
@@ -57,7 +57,7 @@ class CpuNodeProber : public NodeProber {
   void reserve(std::int64_t samples);
   const float* load(const Block& block);
   Tile tile_of(const Block& block, std::int64_t task, int thread) const;
-  void run_block(const Block& block, std::vector<std::vector<float>>& gradients);
+  void run_block(const Block& block);
   void run_leader(const Tile& tile, const float* in);
   void keep(std::size_t stage, const Tile& tile);
   void close_form(const Tile& tile, std::int64_t b);
@@ -65,7 +65,8 @@ class CpuNodeProber : public NodeProber {
   void add_noise(std::size_t stage, std::int64_t probe, const Tile& tile);
   void follow(std::size_t stage, std::int64_t probe, const Tile& tile);
   void measure(std::size_t stage, std::int64_t channel, const Tile& tile);
-  void gather_gradients(std::int64_t count, std::vector<std::vector<float>>& gradients);
+  void gather_gradients(std::int64_t count);
+  void hand_over(float share, bool add, Directions& gradients) const;
   static const std::int32_t* first_label(const Tile& tile);
 
   Models models_;
@@ -79,7 +80,8 @@ class CpuNodeProber : public NodeProber {
   std::vector<std::unique_ptr<NodeStage>> stages_;
   std::vector<Kept> kept_;
   Buffer input_;
-  std::vector<double> losses_;  // of the block's samples
+  std::vector<double> losses_;                 // of the block's samples
+  std::vector<std::vector<float>> gradients_;  // per spec, summed over samples
   float scale_ = 0;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
 };

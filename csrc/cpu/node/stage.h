@@ -1,15 +1,13 @@
-// One stage of a chain made ready for node perturbation: its contraction, what follows channel by
-// channel, how a disturbed channel spreads into the next contraction, and the rest of the market.
+// One stage of a chain made ready for node perturbation on the CPU.
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "cpu/node/weight_gradient.h"
 #include "cpu/program.h"
 #include "cpu/workspace.h"
-#include "graph/chain.h"
+#include "graph/stage_parts.h"
 
 namespace marketplace::cpu {
 
@@ -38,29 +36,19 @@ class Segment {
   Buffer packed_, staging_;
 };
 
-class NodeStage {
+class NodeStage : public StageParts {
  public:
-  // Stage `index` of a chain, disturbed once per vendor of its contraction's spec beyond the
-  // leader; the last stage never is. counts: vendors per spec.
   NodeStage(const Models& models, const Chain& chain, std::size_t index,
             const std::vector<std::int64_t>& counts, const KernelTable& kernels);
-
-  const int spec;
-  const bool last;  // the market's output layer
-  const std::int64_t probes;
-  const bool trained;  // has a gradient
-  const std::int64_t channels, pixels, out_pixels, in_floats, sum_floats, out_floats;
 
   // Takes over the market's weights. seeds (V,) of the spec; scale as in NodeProbe.
   void prepare(const Models& models, const std::vector<std::uint64_t>& seeds, float scale);
   std::uint64_t key(std::int64_t probe) const { return keys_[probe]; }
-  std::int64_t sign_words() const { return pixels * ((channels + 31) / 32); }
 
-  const Segment& sum() const { return *sum_; }           // planar -> channels-last
-  const Segment& channelwise() const { return *rest_; }  // channels-last -> planar
-  const Segment& spread() const { return *spread_; }     // one channel -> channels-last
-  const Segment* tail() const { return tail_.get(); }    // channels-last -> logits
-  bool relu_first() const { return relu_first_; }        // the tail wants its input clamped
+  const Segment& run_sum() const { return *sum_; }         // planar -> channels-last
+  const Segment& run_rest() const { return *rest_; }       // channels-last -> planar
+  const Segment& run_spread() const { return *spread_; }   // one channel -> channels-last
+  const Segment* run_tail() const { return tail_.get(); }  // channels-last -> logits
   const WeightGradient& weight_gradient() const { return *gradient_; }
 
   // Adds gradients: of the contraction from the result of weight_gradient, and, from the loss
@@ -73,23 +61,15 @@ class NodeStage {
   std::int64_t largest_channels() const;
 
  private:
-  void build_spread(const Models& models, const Chain& chain, std::size_t index);
-  void build_tail(const Models& models, const Chain& chain, std::size_t index);
   void prepare_channelwise();
   void prepare_spread(const Models& models);
-  bool learns(std::int64_t element) const { return learns_[element / channels]; }
+  bool moves(std::int64_t element) const { return learns[element / channels]; }
   float sign(std::int64_t element, std::int64_t probe) const;
 
   const KernelTable& kernels_;
-  const Link contraction_;
-  std::unique_ptr<Slice> sum_slice_, rest_slice_, tail_slice_;
-  std::unique_ptr<Model> spread_model_;
-  Link next_{};  // the contraction after this one
   std::unique_ptr<Segment> sum_, rest_, spread_, tail_;
   std::unique_ptr<WeightGradient> gradient_;
-  bool relu_first_ = false;
   std::vector<std::uint64_t> keys_;   // per probe
-  std::vector<bool> learns_;          // channelwise parameters: not those of a frozen spec
   std::vector<std::uint32_t> flips_;  // random signs of (parameter, channel)
   float scale_ = 0;
 };

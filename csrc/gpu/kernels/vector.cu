@@ -28,6 +28,11 @@ __global__ void adam_kernel(float* direction, float* mean, float* square, const 
   direction[i] = m * step->mean_share / (sqrtf(s * step->square_share) + step->epsilon);
 }
 
+__global__ void find_not_finite_kernel(const float* values, std::int64_t count, std::int32_t* bad) {
+  const std::int64_t i = thread_index();
+  if (i < count && !(values[i] - values[i] == 0)) bad[0] = 1;  // whoever writes, writes the same
+}
+
 // The values that the index-th sum is of.
 struct Piece {
   float* values;
@@ -143,6 +148,12 @@ void adam_gpu(float* direction, float* mean, float* square, const AdamStep* step
               std::int64_t count, const Stream& stream) {
   launch(adam_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, direction, mean, square,
          step, count);
+}
+
+void find_not_finite_gpu(const float* values, std::int64_t count, std::int32_t* bad,
+                         const Stream& stream) {
+  launch(find_not_finite_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, values, count,
+         bad);
 }
 
 void squares_gpu(const SpanArgs& args, const Stream& stream) {

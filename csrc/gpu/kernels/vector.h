@@ -21,6 +21,10 @@ void decay_add_gpu(float* target, const float* decay, const float* values, std::
 void adam_gpu(float* direction, float* mean, float* square, const AdamStep* step,
               std::int64_t count, const Stream& stream);
 
+// bad[0] = 1 where values (count,) hold one that is not finite, else it is left.
+void find_not_finite_gpu(const float* values, std::int64_t count, std::int32_t* bad,
+                         const Stream& stream);
+
 constexpr std::int64_t kValuesPerSum = 4096;  // fixes the order of a sum, as on the CPU
 constexpr int kSpans = 16;                    // vectors of one launch
 

@@ -1,0 +1,241 @@
+#include "core/threefry.h"
+#include "gpu/kernels/element.h"
+#include "gpu/kernels/node.h"
+#include "graph/stage_parts.h"
+
+namespace marketplace::gpu {
+namespace {
+
+constexpr int kWordBits = 32;
+constexpr double kSilence = 1e-30;  // a root mean square below it says nothing of a layer's size
+
+__device__ std::int64_t words_per_pixel(std::int64_t channels) {
+  return (channels + kWordBits - 1) / kWordBits;
+}
+
+// One of `count` words of a sample: all first words of its blocks, then all second.
+__device__ std::uint32_t word_at(std::uint64_t key, std::uint32_t sample, std::int64_t count,
+                                 std::int64_t index) {
+  const std::int64_t half = (count + 1) / 2;
+  const RandomWords words = threefry2x32(key, static_cast<std::uint32_t>(index % half), sample);
+  return index < half ? words.lane0 : words.lane1;
+}
+
+// An element of (samples, pixels, channels).
+struct Element {
+  std::int64_t sample, pixel, channel;
+};
+
+__device__ Element element_at(std::int64_t index, const LayerShape& shape) {
+  const std::int64_t pixel = index / shape.channels;
+  return {pixel / shape.pixels, pixel % shape.pixels, index % shape.channels};
+}
+
+__device__ float signed_value(const std::uint32_t* words, const Element& at,
+                              const LayerShape& shape, float value) {
+  const std::int64_t each = words_per_pixel(shape.channels);
+  const std::uint32_t word =
+      words[(at.sample * shape.pixels + at.pixel) * each + at.channel / kWordBits];
+  return (word >> (at.channel % kWordBits) & 1u) != 0 ? -value : value;
+}
+
+__global__ void noise_kernel(const float* sums, std::int64_t each, const float* scale,
+                             float* noise) {
+  __shared__ double squares[kBlockThreads];
+  const float* mine = sums + static_cast<std::int64_t>(blockIdx.x) * each;
+  double sum = 0;
+  for (std::int64_t i = threadIdx.x; i < each; i += kBlockThreads)
+    sum += static_cast<double>(mine[i]) * mine[i];
+  squares[threadIdx.x] = sum;
+  for (unsigned width = kBlockThreads / 2; width > 0; width /= 2) {
+    __syncthreads();
+    if (threadIdx.x < width) squares[threadIdx.x] += squares[threadIdx.x + width];
+  }
+  if (threadIdx.x != 0) return;
+  const double rms = sqrt(squares[0] / static_cast<double>(each));
+  noise[blockIdx.x] = scale[0] * static_cast<float>(rms < kSilence ? 1.0 : rms);
+}
+
+__global__ void sign_words_kernel(const std::uint64_t* key, std::int64_t first, std::int64_t count,
+                                  std::int64_t each, std::uint32_t* words) {
+  const std::int64_t half = (each + 1) / 2, index = thread_index();
+  if (index >= count * half) return;
+  const std::int64_t sample = index / half, block = index % half;
+  const RandomWords both = threefry2x32(key[0], static_cast<std::uint32_t>(block),
+                                        static_cast<std::uint32_t>(first + sample));
+  std::uint32_t* out = words + sample * each;
+  out[block] = both.lane0;
+  if (half + block < each) out[half + block] = both.lane1;
+}
+
+__global__ void disturb_kernel(const float* sums, const std::uint32_t* words, const float* noise,
+                               LayerShape shape, float* noisy) {
+  const std::int64_t i = thread_index();
+  if (i >= shape.samples * shape.pixels * shape.channels) return;
+  const Element at = element_at(i, shape);
+  noisy[i] = sums[i] + signed_value(words, at, shape, noise[at.sample]);
+}
+
+__global__ void planes_kernel(const float* out, const float* base, LayerShape shape, bool planar,
+                              float* planes) {
+  const std::int64_t i = thread_index();
+  if (i >= shape.samples * shape.pixels * shape.channels) return;
+  const std::int64_t pixel = i % shape.pixels, row = i / shape.pixels;
+  const std::int64_t sample = row % shape.samples, channel = row / shape.samples;
+  const std::int64_t from =
+      sample * shape.pixels * shape.channels +
+      (planar ? channel * shape.pixels + pixel : pixel * shape.channels + channel);
+  planes[i] = out[from] - base[from];
+}
+
+__global__ void collect_errors_kernel(CollectArgs args) {
+  const std::int64_t i = thread_index();
+  if (i >= args.shape.samples * args.shape.pixels * args.shape.channels) return;
+  const Element at = element_at(i, args.shape);
+  const float change =
+      args.losses[at.channel * args.shape.samples + at.sample] - args.base[at.sample];
+  const float sum = args.fresh ? 0.0f : args.errors[i];
+  args.errors[i] = sum + signed_value(args.words, at, args.shape, change);
+}
+
+// One thread for a channel of a piece.
+__global__ void collect_changes_kernel(CollectArgs args) {
+  const std::int64_t channel = thread_index() % args.shape.channels;
+  const std::int64_t piece =
+      args.range.first / args.range.piece + thread_index() / args.shape.channels;
+  const std::int64_t start = piece * args.range.piece, last = args.range.first + args.range.count;
+  if (start >= last) return;
+  const std::int64_t begin = start < args.range.first ? args.range.first : start;
+  const std::int64_t end = start + args.range.piece < last ? start + args.range.piece : last;
+  double& changes = args.changes[piece * args.stride + channel];
+  double sum = begin == start ? 0.0 : changes;  // or an earlier tile began the piece
+  const float* losses = args.losses + channel * args.shape.samples;
+  for (std::int64_t s = begin - args.range.first; s < end - args.range.first; ++s)
+    sum += losses[s] - args.base[s];
+  changes = sum;
+}
+
+__global__ void logit_errors_kernel(CrossEntropyArgs args, float* errors) {
+  const std::int64_t sample = thread_index();
+  if (sample >= args.samples) return;
+  const float* x = args.logits + sample * args.classes;
+  float* out = errors + sample * args.classes;
+  const std::int32_t label = args.labels[sample];
+  const bool ignored = args.ignoring && label == args.ignored;
+  float largest = x[0];
+  for (std::int64_t c = 1; c < args.classes; ++c) largest = x[c] > largest ? x[c] : largest;
+  double total = 0;
+  for (std::int64_t c = 0; c < args.classes; ++c) total += out[c] = expf(x[c] - largest);
+  for (std::int64_t c = 0; c < args.classes; ++c) {
+    const auto share = static_cast<float>(out[c] / total);
+    out[c] = ignored ? 0.0f : c == label ? share - 1.0f : share;
+  }
+}
+
+// Of channel c in probe k: a row of a Walsh matrix per parameter, flipped at random.
+__device__ float parameter_sign(const ChannelParameter& parameter, std::int64_t channel,
+                                std::int64_t probe) {
+  const std::int64_t i = parameter.position * parameter.channels + channel;
+  const std::uint32_t word = word_at(parameter.key[0], kNoSample,
+                                     (parameter.count + kWordBits - 1) / kWordBits, i / kWordBits);
+  auto odd = static_cast<std::uint32_t>(word >> (i % kWordBits) & 1u);
+  for (auto walsh = static_cast<std::uint64_t>(probe & (parameter.position + 1)); walsh != 0;
+       walsh &= walsh - 1)
+    odd ^= 1u;
+  return odd != 0 ? -1.0f : 1.0f;
+}
+
+__global__ void move_parameter_kernel(ChannelParameter parameter, const float* scale,
+                                      std::byte* packed, std::int64_t stride) {
+  const std::int64_t channel = thread_index() % parameter.channels;
+  const std::int64_t probe = thread_index() / parameter.channels;
+  if (probe >= parameter.probes) return;
+  auto* values = reinterpret_cast<float*>(packed + (probe + 1) * stride);
+  values[channel] += scale[0] * parameter_sign(parameter, channel, probe);
+}
+
+__global__ void parameter_gradient_kernel(ChannelParameter parameter, const double* changes,
+                                          std::int64_t pieces, std::int64_t stride,
+                                          const float* scale, const float* share, float* out) {
+  const std::int64_t channel = thread_index();
+  if (channel >= parameter.channels) return;
+  double sum = 0;
+  for (std::int64_t k = 0; k < parameter.probes; ++k) {
+    double change = 0;
+    for (std::int64_t p = 0; p < pieces; ++p)
+      change += changes[p * stride + k * parameter.channels + channel];
+    sum += change * parameter_sign(parameter, channel, k);
+  }
+  out[channel] +=
+      share[0] * static_cast<float>(sum / (static_cast<double>(parameter.probes) * scale[0]));
+}
+
+__global__ void pack_spread_kernel(SpreadArgs args) {
+  const std::int64_t i = thread_index();
+  if (i >= args.rows * args.channels * args.each) return;
+  const std::int64_t r = i % args.each, channel = i / args.each % args.channels;
+  const std::int64_t row = i / args.each / args.channels;
+  auto* to = reinterpret_cast<float*>(args.packed + channel * args.stride);
+  to[row * args.padded_depth + r] = args.weight[i];
+}
+
+}  // namespace
+
+void noise_gpu(const float* sums, std::int64_t samples, std::int64_t each, const float* scale,
+               float* noise, const Stream& stream) {
+  launch(noise_kernel, Grid{samples}, Block{kBlockThreads}, 0, stream, sums, each, scale, noise);
+}
+
+void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t count,
+                    std::int64_t each, std::uint32_t* words, const Stream& stream) {
+  launch(sign_words_kernel, blocks_for(count * ((each + 1) / 2)), Block{kBlockThreads}, 0, stream,
+         key, first, count, each, words);
+}
+
+void disturb_gpu(const float* sums, const std::uint32_t* words, const float* noise,
+                 const LayerShape& shape, float* noisy, const Stream& stream) {
+  launch(disturb_kernel, blocks_for(shape.samples * shape.pixels * shape.channels),
+         Block{kBlockThreads}, 0, stream, sums, words, noise, shape, noisy);
+}
+
+void planes_gpu(const float* out, const float* base, const LayerShape& shape, const Layout& layout,
+                float* planes, const Stream& stream) {
+  launch(planes_kernel, blocks_for(shape.samples * shape.pixels * shape.channels),
+         Block{kBlockThreads}, 0, stream, out, base, shape, layout.planar(), planes);
+}
+
+void collect_gpu(const CollectArgs& args, const Stream& stream) {
+  const TileRange& range = args.range;
+  const std::int64_t pieces =
+      (range.first + range.count - 1) / range.piece - range.first / range.piece + 1;
+  launch(collect_errors_kernel,
+         blocks_for(args.shape.samples * args.shape.pixels * args.shape.channels),
+         Block{kBlockThreads}, 0, stream, args);
+  launch(collect_changes_kernel, blocks_for(pieces * args.shape.channels), Block{kBlockThreads}, 0,
+         stream, args);
+}
+
+void logit_errors_gpu(const CrossEntropyArgs& args, float* errors, const Stream& stream) {
+  launch(logit_errors_kernel, blocks_for(args.samples), Block{kBlockThreads}, 0, stream, args,
+         errors);
+}
+
+void move_parameter_gpu(const ChannelParameter& parameter, const float* scale, std::byte* packed,
+                        std::int64_t stride, std::int64_t at, const Stream& stream) {
+  launch(move_parameter_kernel, blocks_for(parameter.channels * parameter.probes),
+         Block{kBlockThreads}, 0, stream, parameter, scale, packed + at, stride);
+}
+
+void parameter_gradient_gpu(const ChannelParameter& parameter, const double* changes,
+                            std::int64_t pieces, std::int64_t stride, const float* scale,
+                            const float* share, float* out, const Stream& stream) {
+  launch(parameter_gradient_kernel, blocks_for(parameter.channels), Block{kBlockThreads}, 0, stream,
+         parameter, changes, pieces, stride, scale, share, out);
+}
+
+void pack_spread_gpu(const SpreadArgs& args, const Stream& stream) {
+  launch(pack_spread_kernel, blocks_for(args.rows * args.channels * args.each),
+         Block{kBlockThreads}, 0, stream, args);
+}
+
+}  // namespace marketplace::gpu
