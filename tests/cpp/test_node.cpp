@@ -16,8 +16,6 @@ using namespace marketplace::tests;
 
 namespace {
 
-using Gradients = std::vector<std::vector<float>>;
-
 Op op_of(OpKind kind, const std::string& layer, int a) {
   Op op;
   op.kind = kind;
@@ -94,40 +92,54 @@ double mean_loss(Market& market, const Batch& batch, const Labels& labels) {
   return total / static_cast<double>(batch.size);
 }
 
+// Into vectors that are made where there are none.
+double node_gradients(Market& market, const std::vector<std::int64_t>& counts, float scale,
+                      const Batch& batch, const Labels& labels, Directions& gradients,
+                      bool add = false) {
+  for (std::size_t i = gradients.size(); i < market.models().size(); ++i)
+    gradients.emplace_back(market.model(i).parameter_count());
+  return market.node_gradients(counts, probe_of(counts, scale), batch, labels, add, gradients);
+}
+
 }  // namespace
 
 TEST_CASE("node perturbation of odd images: same bits for any number of threads, all specs learn") {
   const ImageBatch data(21);
   for (const auto& counts : std::vector<std::vector<std::int64_t>>{
            {3, 4, 2, 1}, {1, 3, 2, 1}, {2, 1, 3, 1}, {1, 1, 1, 1}}) {
-    Gradients one, three;
+    Directions one, three;
     auto market = image_market(1);
-    const double loss =
-        market->node_gradients(counts, probe_of(counts, 0.3f), data.batch(), data.labels(), one);
+    const double loss = node_gradients(*market, counts, 0.3f, data.batch(), data.labels(), one);
     CHECK(loss == doctest::Approx(mean_loss(*market, data.batch(), data.labels())).epsilon(1e-5));
-    CHECK(loss == image_market(3)->node_gradients(counts, probe_of(counts, 0.3f), data.batch(),
-                                                  data.labels(), three));
+    CHECK(loss ==
+          node_gradients(*image_market(3), counts, 0.3f, data.batch(), data.labels(), three));
     CHECK(one == three);
     for (std::size_t i = 0; i < counts.size(); ++i) {
-      const bool moves = std::any_of(one[i].begin(), one[i].end(), [](float g) { return g != 0; });
+      const float* g = std::as_const(one[i]).data();
+      const bool moves = std::any_of(g, g + one[i].size(), [](float x) { return x != 0; });
       CHECK(moves == (counts[i] > 1 || i == 3));
     }
+    node_gradients(*market, counts, 0.3f, data.batch(), data.labels(), one, true);
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      for (std::int64_t k = 0; k < one[i].size(); ++k)
+        CHECK(one[i].data()[k] == 2 * three[i].data()[k]);
   }
 }
 
 TEST_CASE("a small step along the output layer's gradient lowers the loss by its square") {
   const ImageBatch data(13);
   const std::vector<std::int64_t> counts{1, 1, 1, 1};
-  Gradients gradients;
+  Directions gradients;
   auto market = image_market(1);
-  market->node_gradients(counts, probe_of(counts, 0.1f), data.batch(), data.labels(), gradients);
+  node_gradients(*market, counts, 0.1f, data.batch(), data.labels(), gradients);
   const double before = mean_loss(*market, data.batch(), data.labels());
   double square = 0;
-  for (float g : gradients[3]) square += static_cast<double>(g) * g;
+  for (std::int64_t i = 0; i < gradients[3].size(); ++i)
+    square += static_cast<double>(gradients[3].data()[i]) * gradients[3].data()[i];
   Model& model = market->model(3);
   const float rate = 1e-2f;
   for (std::int64_t i = 0; i < model.parameter_count(); ++i)
-    model.values()[i] -= rate * gradients[3][i];
+    model.values()[i] -= rate * gradients[3].data()[i];
   const double fallen = before - mean_loss(*market, data.batch(), data.labels());
   CHECK(fallen == doctest::Approx(rate * square).epsilon(0.05));
 }
@@ -135,9 +147,9 @@ TEST_CASE("a small step along the output layer's gradient lowers the loss by its
 TEST_CASE("with one pixel a channel every weight's gradient is that of a difference") {
   const SmallBatch data;
   const std::vector<std::int64_t> counts{3, 2, 1};
-  Gradients gradients;
+  Directions gradients;
   auto market = small_market(2);
-  market->node_gradients(counts, probe_of(counts, 0.01f), data.batch(), data.labels(), gradients);
+  node_gradients(*market, counts, 0.01f, data.batch(), data.labels(), gradients);
   for (std::size_t spec : {0u, 1u, 2u})
     for (std::int64_t i = 0; i < market->model(spec).parameter_count(); i += 5) {
       float& weight = market->model(spec).values()[i];
@@ -147,7 +159,7 @@ TEST_CASE("with one pixel a channel every weight's gradient is that of a differe
       weight = kept - step;
       const double down = mean_loss(*market, data.batch(), data.labels());
       weight = kept;
-      CHECK(std::abs(gradients[spec][i] - (up - down) / (2 * step)) < 2e-3);
+      CHECK(std::abs(gradients[spec].data()[i] - (up - down) / (2 * step)) < 2e-3);
     }
 }
 
@@ -157,15 +169,13 @@ TEST_CASE("nodes: a frozen prefix in bfloat16, bytes, ignored labels, several sh
   for (int count : {1, 9, 17, 2}) {
     ImageBatch data(count);
     if (count > 2) data.y[1] = -1;
-    Gradients gradients;
+    Directions gradients;
     const Labels labels{data.y.data(), -1};
-    const double loss =
-        market->node_gradients(counts, probe_of(counts, 0.2f), data.batch(), labels, gradients);
+    const double loss = node_gradients(*market, counts, 0.2f, data.batch(), labels, gradients);
     CHECK(std::isfinite(loss));
     const std::vector<std::uint8_t> bytes(data.x.size(), 7);
     const Batch plain{bytes.data(), DType::uint8, count, kImage};
-    CHECK(std::isfinite(
-        market->node_gradients(counts, probe_of(counts, 0.2f), plain, labels, gradients)));
+    CHECK(std::isfinite(node_gradients(*market, counts, 0.2f, plain, labels, gradients)));
   }
 }
 
