@@ -63,6 +63,11 @@ peers() { # peers NAME SECONDS ARGUMENTS...
 part step_cost_bf16 20 python -m benchmarks.step_cost --device "$device" --case tree-16 --dtype bfloat16 \
   --json "$out/step_cost_bf16.json"
 part step_cost_f32 20 python -m benchmarks.step_cost --device "$device" --case tree-16 --json "$out/step_cost_f32.json"
+# the default run, node perturbation, and the same by deltas: what they learn, and seconds a step
+part example_node 40 python -m marketplace.examples.mnist --data bundled --device "$device" --quiet \
+  --json "$out/example_node.jsonl"
+part example_star 40 python -m marketplace.examples.mnist --data bundled --device "$device" --plan star --quiet \
+  --json "$out/example_star.jsonl"
 peers peers_tree16 90 --cases tree-16 --contenders ours,torch,torch-compile,jax --dtype bfloat16
 peers peers_all 50 --contenders ours,torch-grouped,torch-grouped-nhwc,torch-vmap,jax-vmap
 
