@@ -1,5 +1,7 @@
 """Plan "node" on GPUs, real or emulated; the oracle's tests (test_node.py) run on them too."""
 
+import gc
+
 import marketplace as mp
 import numpy as np
 import pytest
@@ -146,6 +148,25 @@ def test_a_value_that_is_not_finite_is_named_on_the_device(name, device):
     x.reshape(18, -1)[11, 7] = np.inf
     with refusal(ValueError, "finite x", "sample 11", "element 7"):
         opt.train_step(DlpackArray(x), y)
+
+
+@emulated
+def test_what_is_under_way_outlives_the_optimizer():
+    def run():
+        description, counts, shape = MARKETS["mlp"]
+        built = build(description, counts)
+        opt = mp.Optimizer(built.specs, 0.05, plan="node", seed=3, device=GPUS)
+        for step in range(3):
+            opt.train_step(*batch((20, *shape), seed=step))
+        del opt
+        gc.collect()
+        return built.weights
+
+    expected = run()
+    with deferred():
+        for mine, theirs in zip(run(), expected, strict=True):
+            for key, value in theirs.items():
+                same_bits(mine[key], value)
 
 
 @emulated

@@ -24,13 +24,11 @@ struct StageParts {
   Shape in_shape, sum_shape, out_shape, next_sum;
   std::int64_t channels, pixels, out_pixels, in_floats, sum_floats, out_floats;
 
-  std::unique_ptr<Slice> sum_slice;   // the contraction
-  std::unique_ptr<Slice> rest_slice;  // what follows it; null at the last stage
-  std::unique_ptr<Model>
-      spread_model;  // the next contraction with one input channel; null unprobed
+  std::unique_ptr<Slice> sum_slice;     // the contraction
+  std::unique_ptr<Slice> rest_slice;    // what follows it; null at the last stage
+  std::unique_ptr<Model> spread_model;  // the next contraction with one input channel, or null
+  std::unique_ptr<Slice> tail_slice;    // everything behind the next contraction, or null
   Shape spread_in;
-  std::unique_ptr<Slice>
-      tail_slice;            // everything behind the next contraction; null where nothing is
   bool relu_first = false;   // the tail wants its input clamped
   std::vector<bool> learns;  // parameters of rest_slice, flat: not those of a frozen spec
 

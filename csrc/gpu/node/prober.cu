@@ -38,6 +38,13 @@ GpuNodeProber::GpuNodeProber(const Models& models, const std::vector<std::int64_
     devices_.push_back(std::make_unique<NodeDevice>(market_, prefix, team_, d));
 }
 
+GpuNodeProber::~GpuNodeProber() {
+  // the last gradients may still be made of what the devices keep; nobody is left to tell where one
+  // was lost
+  for (std::size_t d = 0; d < team_->size(); ++d)
+    static_cast<void>(cudaStreamSynchronize(team_->stream(d).get()));
+}
+
 // Neighbouring pieces for every device, as equally as they can be had.
 std::vector<NodeCall> GpuNodeProber::share_out(const NodeProbe& probe, const Batch& batch,
                                                const Labels& labels) {

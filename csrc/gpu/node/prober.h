@@ -15,6 +15,9 @@ class GpuNodeProber : public NodeProber {
  public:
   GpuNodeProber(const Models& models, const std::vector<std::int64_t>& counts,
                 const Shape& input_shape, std::shared_ptr<Team> team);
+  ~GpuNodeProber() override;
+  GpuNodeProber(const GpuNodeProber&) = delete;
+  GpuNodeProber& operator=(const GpuNodeProber&) = delete;
 
   double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels, bool add,
                Directions& gradients) override;
