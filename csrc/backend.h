@@ -77,6 +77,15 @@ struct DeviceIntegers {
   bool is_signed = true;
 };
 
+// Numbers in a device's memory, row-major.
+enum class NumberKind { signed_, unsigned_, real };
+struct DeviceNumbers {
+  const void* data = nullptr;
+  int device = kHost;
+  NumberKind kind = NumberKind::real;
+  int bytes = 4;  // of one
+};
+
 struct Labels {
   const std::int32_t* data = nullptr;  // (B,); nullptr where a device has them
   std::optional<std::int32_t> ignore_index;
@@ -104,6 +113,37 @@ struct SampleResults {
 // Per spec, the batch statistics that the first path's vendors (the leader's) met.
 using LeaderStatistics = std::vector<std::vector<BatchStatistics>>;
 
+// How losses become scores, the higher the better. z: -(loss - mean) / std with the sample standard
+// deviation. rank: from 0.5 for the lowest loss to -0.5 for the highest in equal steps, equal
+// losses sharing the mean of theirs (as Salimans et al. 2017).
+// sign: of median - loss.
+enum class Shaping { z, rank, sign };
+
+// Paths whose losses are scored together.
+struct ScoreGroup {
+  std::vector<std::int32_t> paths;  // ascending
+  bool must_differ = true;          // equal losses tell nothing, which is a fault
+  bool operator==(const ScoreGroup&) const = default;
+};
+
+// From the losses of all paths to V coefficients per spec: a vendor's is the sum of the scores of
+// its paths, as market/coefficients.cpp adds them up, to the bit.
+struct Scoring {
+  Shaping shaping = Shaping::z;
+  std::vector<ScoreGroup> groups;           // one per spec, or one for all of them
+  std::vector<std::int32_t> paths;          // (P, S)
+  std::vector<std::int64_t> vendor_counts;  // (S,)
+  bool operator==(const Scoring&) const = default;
+};
+
+// What a whole step does with the losses of its paths.
+struct StepUpdate {
+  // out (n,) of spec i becomes Backend::combine of its vendors with their coefficients.
+  using Combine = std::function<void(std::size_t spec, Vector& out)>;
+  Scoring scoring;
+  std::function<void(const Combine& combine)> work;  // as for Backend::together
+};
+
 // The specs of a market made ready for one input shape on one device.
 class Executor {
  public:
@@ -120,6 +160,19 @@ class Executor {
   // Sample b runs vendor paths[b, i] of spec i; running statistics.
   virtual void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                              const std::int32_t* paths, const SampleResults& results) = 0;
+  // Losses as above, and at once what follows from them, the host only waiting for the end. Where a
+  // loss is not finite, the vectors that `update` changes stay as they are. Returns whether the
+  // losses were degenerate; or nothing, where this call should be made step by step: nothing has
+  // been done then.
+  virtual std::optional<bool> step(const Plan& plan, const std::vector<VendorWeights>& weights,
+                                   const Batch& batch, const Labels& labels,
+                                   const StepUpdate& update, float* losses,
+                                   LeaderStatistics* leader) {
+    static_cast<void>(plan), static_cast<void>(weights), static_cast<void>(batch);
+    static_cast<void>(labels), static_cast<void>(update), static_cast<void>(losses);
+    static_cast<void>(leader);
+    return std::nullopt;
+  }
 };
 
 // Node perturbation of a market with vendor counts V: every channel of every convolution or linear
@@ -159,6 +212,10 @@ class Exchange {
   // To the leader's memory, in the order of its stream; to the host's, waiting.
   virtual void copy(void* to, const void* from, int from_device, std::int64_t bytes) = 0;
   virtual void copy_to_host(void* to, const void* from, int from_device, std::int64_t bytes) = 0;
+  // Of numbers (R, n) the k best of every row to the host: indices (R, k), and the numbers
+  // themselves. Which they are market/topk.h says.
+  virtual void topk(const DeviceNumbers& numbers, std::int64_t rows, std::int64_t n, std::int64_t k,
+                    bool largest, std::int64_t* indices, void* best) = 0;
 };
 
 // One step of Adam (Kingma & Ba 2015) for a direction d:
@@ -183,6 +240,9 @@ class Backend : public std::enable_shared_from_this<Backend> {
   virtual std::unique_ptr<NodeProber> compile_nodes(
       const std::vector<std::shared_ptr<Model>>& models, const std::vector<std::int64_t>& counts,
       const Shape& input_shape) = 0;
+
+  // Whether its executors take whole steps.
+  virtual bool takes_steps() const { return false; }
 
   // Vectors are computed where this backend computes: nothing of their size crosses to the host.
   // What `work` asks of the functions below is done as one whole, or not at all where a device

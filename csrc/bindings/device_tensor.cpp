@@ -177,6 +177,37 @@ py::array numpy(const DeviceTensor& self) {
   return out;
 }
 
+DeviceNumbers numbers_of(const DeviceTensor& self) {
+  const auto kind = [&] {
+    if (self.dtype.lanes == 1) switch (self.dtype.code) {
+        case dlpack::kInt: return NumberKind::signed_;
+        case dlpack::kUint:
+        case dlpack::kBool: return NumberKind::unsigned_;
+        case dlpack::kFloat: return NumberKind::real;
+      }
+    fail(ErrorKind::type, "topk", "x of a real dtype", self.dtype_name());
+  };
+  return {self.data, self.device, kind(), static_cast<int>(self.item_bytes())};
+}
+
+// The k best along the last axis, on the host: values and indices.
+py::tuple topk(const DeviceTensor& self, std::int64_t k, bool largest) {
+  const std::int64_t n = self.shape.empty() ? 0 : self.shape.back();
+  if (k < 1 || k > n) fail("topk", "k from 1 to " + std::to_string(n), std::to_string(k));
+  const DeviceNumbers numbers = numbers_of(self);
+  std::vector<py::ssize_t> shape(self.shape.begin(), self.shape.end());
+  shape.back() = k;
+  py::array best(py::dtype(self.dtype_name()), shape);
+  py::array_t<std::int64_t> indices(shape);
+  void* values = best.mutable_data();
+  std::int64_t* places = indices.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    self.exchange->topk(numbers, element_count(self.shape) / n, n, k, largest, places, values);
+  }
+  return py::make_tuple(best, indices);
+}
+
 DeviceTensor reshape(const DeviceTensor& self, const Shape& shape) {
   if (element_count(shape) != element_count(self.shape))
     fail("reshape", std::to_string(element_count(self.shape)) + " elements", to_string(shape));
@@ -243,6 +274,7 @@ void bind_device_tensor(py::module_& module) {
       .def("to_dlpack", &to_dlpack, py::arg("versioned"), py::arg("copied"))
       .def("copy", &copy)
       .def("numpy", &numpy)
+      .def("topk", &topk, py::arg("k"), py::arg("largest"))
       .def("reshape", &reshape, py::arg("shape"))
       .def("rows", &rows, py::arg("first"), py::arg("last"));
 }

@@ -47,6 +47,11 @@ Array<std::int32_t> path_array(Optimizer& self) {
                   {plan.path_count(), static_cast<py::ssize_t>(plan.levels.size())});
 }
 
+Array<std::int32_t> probed_paths(const Optimizer& self, const Probe& found) {
+  const auto depth = static_cast<py::ssize_t>(self.specs().size());
+  return to_array(found.paths, {static_cast<py::ssize_t>(found.losses.size()), depth});
+}
+
 py::tuple probe(Optimizer& self, const py::object& x, const AnyLabels& labels,
                 std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
@@ -56,9 +61,7 @@ py::tuple probe(Optimizer& self, const py::object& x, const AnyLabels& labels,
     const py::gil_scoped_release release;
     found = self.probe(batch, borrowed, further);
   }
-  const auto depth = static_cast<py::ssize_t>(self.specs().size());
-  const auto count = static_cast<py::ssize_t>(found.losses.size());
-  return py::make_tuple(to_array(found.losses), to_array(found.paths, {count, depth}));
+  return py::make_tuple(to_array(found.losses), probed_paths(self, found));
 }
 
 py::tuple forward(Optimizer& self, const py::object& x, bool further, bool on_device, bool waits) {
@@ -126,6 +129,20 @@ bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& 
   const UnitVectorMode unit = unit_vector_mode(mode);
   const py::gil_scoped_release release;
   return self.step(losses, rows, unit);
+}
+
+py::tuple train_step(Optimizer& self, const py::object& x, const AnyLabels& labels,
+                     std::optional<std::int32_t> ignore_index, const std::string& mode) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  TakenStep taken;
+  {
+    const py::gil_scoped_release release;
+    taken = self.train_step(batch, borrowed, unit);
+  }
+  return py::make_tuple(to_array(taken.probe.losses), probed_paths(self, taken.probe),
+                        taken.degenerate);
 }
 
 bool start_search(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
@@ -348,7 +365,9 @@ void bind_optimizer(py::module_& module) {
           py::arg("directions"))
       .def("start_search", &start_search, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("end_search", &Optimizer::end_search, py::arg("learning_rates"))
-      .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"));
+      .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"))
+      .def("train_step", &train_step, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
+           py::arg("mode"));
   bind_shares(optimizer);
   bind_state(optimizer);
 }

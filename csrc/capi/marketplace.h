@@ -358,6 +358,13 @@ MP_API mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, cons
  */
 MP_API mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                          int64_t count, float learning_rate, int32_t* degenerate);
+/*
+ * mp_probe and mp_step of its losses in one call, with the same results. Where the market runs on
+ * GPUs, a step of plan tree or star goes from losses to weights there.
+ */
+MP_API mp_status mp_train_step(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
+                               float learning_rate, float* losses, int32_t* paths, int64_t* count,
+                               int32_t* degenerate);
 
 /*
  * Adds the direction of these vendors, not normalised, to a sum, and draws others for the same

@@ -70,19 +70,33 @@ Probe probe_batch(mp_optimizer& own, const Batch& batch, const mp_tensor* given,
   return found;
 }
 
+// Where the caller wants a probe's results: losses (P,), paths (P, S), room for *count of them.
+struct Wanted {
+  float* losses;
+  std::int32_t* paths;
+  std::int64_t* count;
+};
+
+void check_room(mp_optimizer* optimizer, const Batch& batch, const Wanted& wanted, const char* op) {
+  required(wanted.losses, op, "a buffer for losses");
+  required(wanted.paths, op, "a buffer for paths");
+  const std::int64_t needed = path_count(engine(optimizer, op), batch.size);
+  if (required(wanted.count, op, "an address for the count") < needed)
+    fail(op, "buffers for " + std::to_string(needed) + " paths", std::to_string(*wanted.count));
+}
+
+void give(const Probe& found, const Wanted& wanted) {
+  std::copy(found.losses.begin(), found.losses.end(), wanted.losses);
+  std::copy(found.paths.begin(), found.paths.end(), wanted.paths);
+  *wanted.count = static_cast<std::int64_t>(found.losses.size());
+}
+
 void probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels, bool further,
-           float* losses, std::int32_t* paths, std::int64_t* count, const char* op) {
-  Optimizer& own = engine(optimizer, op);
-  required(losses, op, "a buffer for losses");
-  required(paths, op, "a buffer for paths");
+           const Wanted& wanted, const char* op) {
+  engine(optimizer, op);
   const Batch batch = borrow_batch(x, op);
-  const std::int64_t needed = path_count(own, batch.size);
-  if (required(count, op, "an address for the count") < needed)
-    fail(op, "buffers for " + std::to_string(needed) + " paths", std::to_string(*count));
-  const Probe found = probe_batch(*optimizer, batch, labels, further, op);
-  std::copy(found.losses.begin(), found.losses.end(), losses);
-  std::copy(found.paths.begin(), found.paths.end(), paths);
-  *count = static_cast<std::int64_t>(found.losses.size());
+  check_room(optimizer, batch, wanted, op);
+  give(probe_batch(*optimizer, batch, labels, further, op), wanted);
 }
 
 // The losses of the line search's vendors on all batches of this update.
@@ -115,7 +129,7 @@ using namespace marketplace::capi;
 
 mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                    float* losses, int32_t* paths, int64_t* count) {
-  return guarded([&] { probe(optimizer, x, labels, false, losses, paths, count, "probe"); });
+  return guarded([&] { probe(optimizer, x, labels, false, {losses, paths, count}, "probe"); });
 }
 
 mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
@@ -123,7 +137,7 @@ mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, const mp_te
   return guarded([&] {
     const char* op = "accumulate";
     const bool further = required(optimizer, op, "an optimizer").batch_count > 0;
-    probe(optimizer, x, labels, further, losses, paths, count, op);
+    probe(optimizer, x, labels, further, {losses, paths, count}, op);
   });
 }
 
@@ -136,6 +150,24 @@ mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* p
         at_rate(*optimizer, learning_rate, op, [&] { return step(*optimizer, scored, op); });
     optimizer->start_over();
     if (degenerate != nullptr) *degenerate = equal;
+  });
+}
+
+mp_status mp_train_step(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
+                        float learning_rate, float* losses, int32_t* paths, int64_t* count,
+                        int32_t* degenerate) {
+  return guarded([&] {
+    const char* op = "train_step";
+    Optimizer& own = engine(optimizer, op);
+    const Batch batch = borrow_batch(x, op);
+    check_room(optimizer, batch, {losses, paths, count}, op);
+    const std::vector<std::int32_t> known = read_labels(labels, batch.size, op);
+    const TakenStep taken = at_rate(*optimizer, learning_rate, op, [&] {
+      return own.train_step(batch, {known.data(), optimizer->ignore_index}, optimizer->mode);
+    });
+    optimizer->start_over();
+    give(taken.probe, {losses, paths, count});
+    if (degenerate != nullptr) *degenerate = taken.degenerate;
   });
 }
 

@@ -29,9 +29,25 @@ class DeviceExecutor {
 
   // Puts a call's work on the stream.
   void start_losses(const Request& request);
-  // Waits for it; losses (P,) in the order of the request's plan. Statistics of the rows in
+  void wait() const { stream_.synchronize(); }
+  // Once it is done: losses (P,) in the order of the request's plan. Statistics of the rows in
   // Request::leaders go to `leader` where it is given.
-  void finish_losses(float* losses, LeaderStatistics* leader);
+  void read_losses(float* losses, LeaderStatistics* leader) const;
+
+  // A whole step, whose kernels a team records with those of its update. Whether there was such a
+  // call before: then
+  bool knows(const Request& request) const;
+  // puts what the call brings in order before the team's stream,
+  void bring(const Request& request);
+  // and recorded work follows from this key:
+  std::vector<std::uint64_t> step_key() const;
+  // the kernels, which leave the losses in `published` too (see PublishArgs), and the way of all
+  // results to the host, `verdict` among them unless it is null.
+  void record_losses(const Stream& stream, float* published);
+  void record_fetch(const Stream& stream, const Verdict* verdict) const;
+  // Once that is done, beside read_losses:
+  Verdict read_verdict() const;
+
   // out[paths[p]] (B, *output_shape) for each of the plan's paths p; paths nullptr: out[p].
   // order: for the words of an error, see check_incoming.
   void forward(const Request& request, const Output& out, const std::int64_t* paths,

@@ -1,5 +1,6 @@
 #include "core/error.h"
 #include "gpu/exchange.h"
+#include "gpu/kernels/topk.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -58,6 +59,29 @@ class GpuExchange : public Exchange {
   void copy_to_host(void* to, const void* from, int from_device, std::int64_t bytes) override {
     gpu::copy_to_host(to, from, bytes, door(from_device));
     door(from_device).synchronize();
+  }
+
+  void topk(const DeviceNumbers& numbers, std::int64_t rows, std::int64_t n, std::int64_t k,
+            bool largest, std::int64_t* indices, void* best) override {
+    const Stream& stream = door(leader_->index);
+    const auto room = [&](std::int64_t bytes) { return leader_->pool.allocate(bytes, stream); };
+    TopkArgs args{numbers, rows, n, k, largest};
+    DeviceMemory brought;
+    if (numbers.device != leader_->index) {
+      brought = room(rows * n * numbers.bytes);
+      copy(brought.get(), numbers.data, numbers.device, brought.bytes());
+      args.values.data = brought.get();
+    }
+    const auto candidates =
+        room(rows * candidate_count(n) * static_cast<std::int64_t>(sizeof(Candidate)));
+    const DeviceMemory places = room(rows * k * 8), chosen = room(rows * k * numbers.bytes);
+    args.candidates = candidates.get<Candidate>();
+    args.indices = places.get<std::int64_t>();
+    args.best = chosen.get<std::byte>();
+    topk_gpu(args, stream);
+    gpu::copy_to_host(indices, places.get(), places.bytes(), stream);
+    gpu::copy_to_host(best, chosen.get(), chosen.bytes(), stream);
+    stream.synchronize();
   }
 
  private:

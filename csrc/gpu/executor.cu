@@ -7,6 +7,7 @@
 #include "gpu/checksum.h"
 #include "gpu/executor.h"
 #include "gpu/incoming.h"
+#include "gpu/update.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -87,13 +88,87 @@ void GpuExecutor::losses(const Plan& plan, const std::vector<VendorWeights>& wei
   share_out(plan, leader != nullptr);
   const std::vector<Request> requests =
       requests_for({&plan, &weights, &batch, &labels, false, {}, {}, {}});
-  if (leader) leader->assign(lowered_->programs.size(), {});
   for (std::size_t d = 0; d < parts_.size(); ++d) devices_[d]->start_losses(requests[d]);
+  for (std::size_t d = 0; d < parts_.size(); ++d) devices_[d]->wait();
+  read_losses(losses, leader);
+}
+
+void GpuExecutor::read_losses(float* losses, LeaderStatistics* leader) {
+  if (leader) leader->assign(lowered_->programs.size(), {});
   for (std::size_t d = 0; d < parts_.size(); ++d) {
     std::vector<float> mine(parts_[d].paths.size());
-    devices_[d]->finish_losses(mine.data(), leader);
+    devices_[d]->read_losses(mine.data(), leader);
     for (std::size_t p = 0; p < mine.size(); ++p) losses[parts_[d].paths[p]] = mine[p];
   }
+}
+
+// What scores these losses on every device; false where no memory is left for it.
+bool GpuExecutor::has_scorer(const Scoring& scoring) {
+  if (scorer_ && scorer_->serves(scoring, parts_)) return true;
+  scorer_.reset();
+  try {
+    scorer_ = std::make_unique<Scorer>(team_, scoring, parts_);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::memory) throw;
+  }
+  return scorer_ != nullptr;
+}
+
+// A call is made step by step the first time, as its kernels are recorded when it comes again, and
+// where the memory for more is wanting.
+std::optional<bool> GpuExecutor::step(const Plan& plan, const std::vector<VendorWeights>& weights,
+                                      const Batch& batch, const Labels& labels,
+                                      const StepUpdate& update, float* losses,
+                                      LeaderStatistics* leader) {
+  const auto guard = team_->lock();
+  share_out(plan, leader != nullptr);
+  const std::vector<Request> requests =
+      requests_for({&plan, &weights, &batch, &labels, false, {}, {}, {}});
+  for (std::size_t d = 0; d < parts_.size(); ++d)
+    if (!devices_[d]->knows(requests[d])) return std::nullopt;
+  if (!has_scorer(update.scoring)) return std::nullopt;
+  team_->together([&] { gather_step(requests, update); });
+  team_->wait();
+  read_losses(losses, leader);
+  return devices_[0]->read_verdict().degenerate != 0;
+}
+
+void GpuExecutor::gather_step(const std::vector<Request>& requests, const StepUpdate& update) {
+  add_probe(requests);
+  scorer_->add_tasks();
+  team_->obey(scorer_->verdicts());
+  update.work([&](std::size_t spec, Vector& out) {
+    if (!out.empty())
+      combine(*team_, *lowered_->models[spec], (*requests[0].weights)[spec],
+              scorer_->coefficients(spec), out);
+  });
+  add_fetch();
+}
+
+void GpuExecutor::add_probe(const std::vector<Request>& requests) {
+  Task task;
+  for (std::size_t d = 0; d < parts_.size(); ++d) {
+    devices_[d]->bring(requests[d]);
+    const std::vector<std::uint64_t> key = devices_[d]->step_key();
+    task.key.insert(task.key.end(), key.begin(), key.end());
+  }
+  task.launch = [this](const OnDevice& place) {
+    if (place.device < parts_.size())
+      devices_[place.device]->record_losses(place.stream, scorer_->losses(place.device));
+  };
+  team_->add(std::move(task));
+}
+
+// The first device tells what all of them found.
+void GpuExecutor::add_fetch() {
+  Task task;
+  task.key = {0};
+  task.launch = [this](const OnDevice& place) {
+    if (place.device < parts_.size())
+      devices_[place.device]->record_fetch(place.stream,
+                                           place.device == 0 ? place.verdict : nullptr);
+  };
+  team_->add(std::move(task));
 }
 
 void GpuExecutor::run_forward(const Request& request, const Output& out, LeaderStatistics* leader,

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "backend.h"
 #include "gpu/device_executor.h"
+#include "gpu/scorer.h"
 #include "gpu/split.h"
 
 namespace marketplace::gpu {
@@ -17,6 +19,9 @@ class GpuExecutor : public Executor {
 
   void losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
               const Labels& labels, float* losses, LeaderStatistics* leader) override;
+  std::optional<bool> step(const Plan& plan, const std::vector<VendorWeights>& weights,
+                           const Batch& batch, const Labels& labels, const StepUpdate& update,
+                           float* losses, LeaderStatistics* leader) override;
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
                const Output& out, LeaderStatistics* leader) override;
   void infer(const Batch& batch, const Output& out) override;
@@ -28,6 +33,11 @@ class GpuExecutor : public Executor {
   void share_out(const Plan& plan, bool statistics);
   std::vector<Request> requests_for(const Request& whole);
   void watch(const std::vector<std::shared_ptr<Resident>>& bases);
+  bool has_scorer(const Scoring& scoring);
+  void gather_step(const std::vector<Request>& requests, const StepUpdate& update);
+  void add_probe(const std::vector<Request>& requests);
+  void add_fetch();
+  void read_losses(float* losses, LeaderStatistics* leader);
   void run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
                    const std::vector<std::int64_t>* order = nullptr);
 
@@ -39,6 +49,7 @@ class GpuExecutor : public Executor {
   Plan plan_;
   bool statistics_ = false;
   std::vector<Part> parts_;
+  std::unique_ptr<Scorer> scorer_;  // of the latest whole step
 };
 
 }  // namespace marketplace::gpu

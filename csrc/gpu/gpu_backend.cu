@@ -40,6 +40,7 @@ class GpuBackend : public Backend {
                                             const Shape& input_shape) override {
     return std::make_unique<GpuNodeProber>(models, counts, input_shape, team_);
   }
+  bool takes_steps() const override { return true; }
 
   void together(const std::function<void()>& work) override { team_->together(work); }
   void reserve(const Vector& vector) override {

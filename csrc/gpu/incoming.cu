@@ -10,10 +10,6 @@ std::int64_t sample_count(const Session& session) {
   return session.demand.inputs * session.demand.batch;
 }
 
-bool checks_values(const Signature& signature) {
-  return signature.samples_there && signature.batch_dtype == DType::float32;
-}
-
 void bring_samples(const Request& request, const Session& session, const IncomingPlaces& places,
                    const Stream& stream) {
   const Batch& batch = *request.batch;
@@ -45,6 +41,10 @@ void bring_labels(const Request& request, const Session& session, const Incoming
 }
 
 }  // namespace
+
+bool checks_values(const Signature& signature) {
+  return signature.samples_there && signature.batch_dtype == DType::float32;
+}
 
 void bring_incoming(const Request& request, const Session& session, const IncomingPlaces& places,
                     std::int64_t classes, const Stream& stream) {

@@ -23,6 +23,9 @@ void check_incoming(const Session& session, const IncomingReport& report,
                     const std::vector<Program>& programs, const std::byte* upload,
                     const std::vector<std::int64_t>* order, const Stream& stream);
 
+// Whether the device looks at the samples' values.
+bool checks_values(const Signature& signature);
+
 // Samples in another order, on `device`, in the order of its stream in Doors.
 DeviceMemory gather_samples(const Batch& batch, const std::vector<std::int64_t>& order,
                             Device& device);

@@ -93,7 +93,7 @@ double measure_random(Device& device, double seconds) {
   args.seeds = seed.get<std::uint64_t>();
   args.coefficients = one.get<float>();
   args.vendors = 1;
-  args.amplitude = one.get<float>();
+  args.amplitudes = one.get<float>();
   args.parameters = parameters.get<Parameter>();
   args.tiles = places.get<RandomTile>();
   args.tile_count = static_cast<std::int64_t>(tiles.size());

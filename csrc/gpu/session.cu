@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "gpu/kernels/incoming.h"
+#include "gpu/kernels/verdict.h"
 #include "gpu/session.h"
 
 namespace marketplace::gpu {
@@ -62,7 +63,9 @@ Session make_session(const std::vector<Program>& programs, const Request& reques
   demand.inference = request.inference;
   demand.upload_bytes = session.upload.arena_bytes;
   Extent results;
-  results.add(demand.losses ? demand.paths() * 4 : 0);
+  // the verdict is copied with the losses
+  session.verdict = demand.paths() * 4;
+  results.add(demand.losses ? session.verdict + static_cast<std::int64_t>(sizeof(Verdict)) : 0);
   session.leaders = leader_places(programs, request, results);
   const bool checked = session.signature.checked_there();
   session.report = results.add(checked ? static_cast<std::int64_t>(sizeof(IncomingReport)) : 0);

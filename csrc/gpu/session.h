@@ -51,12 +51,14 @@ struct Session {
   ArenaPlan arena;
   Schedule schedule;
   std::vector<LeaderPlace> leaders;
-  std::int64_t report = 0;  // bytes into the results, IncomingReport where something is checked
-  DeviceMemory table;       // Schedule::table
+  std::int64_t report = 0;   // bytes into the results, IncomingReport where something is checked
+  std::int64_t verdict = 0;  // bytes into the results, of a whole step; see Verdict
+  DeviceMemory table;        // Schedule::table
   std::vector<const float*> bases;  // of the latest call; a graph knows them
   Graph graph;
   std::int64_t graph_generation = -1;  // of the arena that the graph was recorded with
   std::int64_t runs = 0;
+  std::uint64_t number = 0;  // of this cut, for keys
 };
 
 // Everything but the cut and what follows from it.

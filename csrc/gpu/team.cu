@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 
 #include "core/error.h"
 #include "gpu/team.h"
@@ -14,6 +15,11 @@ std::size_t aligned(std::size_t bytes) {
 }
 
 }  // namespace
+
+std::uint64_t unique_number() {
+  static std::atomic<std::uint64_t> last{std::uint64_t{1} << 32};  // above all kinds of tasks
+  return ++last;
+}
 
 Resident::Resident(std::shared_ptr<Team> team, std::int64_t count)
     : team_(std::move(team)), count_(count), memory_(team_->size()), valid_(team_->size(), 0) {}
@@ -134,13 +140,29 @@ void Team::together(const std::function<void()>& work) {
 }
 
 void Team::add(Task task) {
+  task.verdicts = verdicts_;
   tasks_.push_back(std::move(task));
+}
+
+void Team::meet(std::function<void()> exchange) {
+  Task task;
+  task.meet = std::move(exchange);
+  add(std::move(task));
+}
+
+void Team::obey(std::vector<const Verdict*> verdicts) {
+  verdicts_ = std::move(verdicts);
+}
+
+void Team::wait() const {
+  for (const Stream& stream : streams_) stream.synchronize();
 }
 
 void Team::forget() {
   for (const Change& change : changes_) change.resident->written_ = false;
   changes_.clear();
   tasks_.clear();
+  verdicts_.clear();
   gathering_ = false;
 }
 
@@ -170,19 +192,38 @@ void Team::run() {
 }
 
 // Where a device does not start, those before it are no longer valid: what they computed is
-// forgotten.
+// forgotten, once they have done it.
 void Team::start(const Recording& recording, const std::vector<std::byte>& block) {
-  std::size_t d = 0;
+  std::size_t changed = 0;
   try {
-    for (; d < size(); ++d) {
+    for (std::size_t d = 0; d < size(); ++d)
       copy_to_device(arguments_[d].get(), block.data(), static_cast<std::int64_t>(block.size()),
                      streams_[d]);
-      recording.graphs[d].launch(streams_[d]);
-    }
+    launch(recording, changed);
   } catch (...) {
-    for (const Change& change : changes_) std::fill_n(change.resident->valid_.begin(), d, 0);
+    for (const Change& change : changes_) std::fill_n(change.resident->valid_.begin(), changed, 0);
+    for (const Stream& stream : streams_) static_cast<void>(cudaStreamSynchronize(stream.get()));
     throw;
   }
+}
+
+// changed: how many devices have begun the graphs that change vectors, the last ones.
+void Team::launch(const Recording& recording, std::size_t& changed) {
+  auto graphs = recording.graphs.begin();
+  const auto start_graphs = [&] {
+    const bool last = graphs + 1 == recording.graphs.end();
+    for (std::size_t d = 0; d < size(); ++d) {
+      (*graphs)[d].launch(streams_[d]);
+      if (last) ++changed;
+    }
+    ++graphs;
+  };
+  for (const Task& task : tasks_) {
+    if (!task.meet) continue;
+    start_graphs();
+    task.meet();
+  }
+  start_graphs();
 }
 
 // Recordings know where the old block was.
@@ -196,24 +237,31 @@ void Team::grow(std::vector<DeviceMemory>& memory, std::int64_t bytes) {
   }
 }
 
-Team::Recording& Team::recording() {
+std::vector<std::uint64_t> Team::recording_key() const {
   std::vector<std::uint64_t> key;
+  const auto add_pointer = [&](const void* pointer) {
+    key.push_back(reinterpret_cast<std::uintptr_t>(pointer));
+  };
   for (const Task& task : tasks_) {
     key.push_back(task.key.size());
     key.insert(key.end(), task.key.begin(), task.key.end());
     key.push_back(task.arguments.size());
+    for (const Verdict* verdict : task.verdicts) add_pointer(verdict);
     for (const auto& vector : task.vectors)
-      for (std::size_t d = 0; d < size(); ++d)
-        key.push_back(reinterpret_cast<std::uintptr_t>(vector->at(d)));
+      for (std::size_t d = 0; d < size(); ++d) add_pointer(vector->at(d));
   }
+  return key;
+}
+
+Team::Recording& Team::recording() {
+  std::vector<std::uint64_t> key = recording_key();
   const auto found = std::find_if(recordings_.begin(), recordings_.end(),
                                   [&](const Recording& each) { return each.key == key; });
   if (found != recordings_.end()) {
     recordings_.splice(recordings_.begin(), recordings_, found);
     return recordings_.front();
   }
-  Recording made{std::move(key), {}};
-  for (std::size_t d = 0; d < size(); ++d) made.graphs.push_back(record(d));
+  Recording made{std::move(key), record()};
   if (recordings_.size() >= kKeptRecordings) {
     for (const Stream& stream : streams_) stream.synchronize();  // it may still run
     recordings_.pop_back();
@@ -222,12 +270,27 @@ Team::Recording& Team::recording() {
   return recordings_.front();
 }
 
-Graph Team::record(std::size_t device) {
+std::vector<std::vector<Graph>> Team::record() const {
+  std::vector<std::vector<Graph>> graphs;
+  for (std::size_t first = 0, end = 0; end <= tasks_.size(); ++end) {
+    if (end < tasks_.size() && !tasks_[end].meet) continue;
+    graphs.emplace_back();
+    for (std::size_t d = 0; d < size(); ++d) graphs.back().push_back(record(d, first, end));
+    first = end + 1;
+  }
+  return graphs;
+}
+
+Graph Team::record(std::size_t device, std::size_t first, std::size_t end) const {
   const DeviceGuard guard(devices_[device]->index);
-  return Graph::capture(recorders_[device], [&] {
+  const Stream& stream = recorders_[device];
+  return Graph::capture(stream, [&] {
     const auto* arguments = arguments_[device].get<std::byte>();
-    for (const Task& task : tasks_) {
-      task.launch({device, recorders_[device], arguments, scratch_[device].get<std::byte>()});
+    for (std::size_t t = 0; t < end; ++t) {
+      const Task& task = tasks_[t];
+      const Verdict* verdict = task.verdicts.empty() ? nullptr : task.verdicts[device];
+      if (t >= first)
+        task.launch({device, stream, arguments, scratch_[device].get<std::byte>(), verdict});
       arguments += aligned(task.arguments.size());
     }
   });

@@ -1,7 +1,8 @@
 // The devices of a backend as one: vectors that each of them holds whole, and the same work done to
 // them on each, so that all stay equal to the bit and none has to tell the others. Work is gathered
 // first, then brought to every device as one graph: recorded once, replayed for every step that
-// differs in numbers alone.
+// differs in numbers alone. Where devices must hear from one another in between, as many graphs as
+// that takes.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +15,7 @@
 
 #include "core/vector.h"
 #include "gpu/device.h"
+#include "gpu/kernels/verdict.h"
 
 namespace marketplace::gpu {
 
@@ -54,17 +56,23 @@ struct OnDevice {
   const Stream& stream;
   const std::byte* arguments;  // the task's own
   std::byte* scratch;          // of one task at a time
+  const Verdict* verdict;      // that decides whether vectors change, or null
 };
 
-// A task's launches must follow from its key, the vectors that it names and the size of its
-// arguments: they are what a recorded graph is found by.
+// A task's launches must follow from its key, the vectors that it names, its verdicts and the size
+// of its arguments: they are what a recorded graph is found by.
 struct Task {
   std::vector<std::uint64_t> key;
   std::vector<std::shared_ptr<Resident>> vectors;
   std::vector<std::byte> arguments;  // brought to the device
   std::int64_t scratch_bytes = 0;
   std::function<void(const OnDevice&)> launch;
+  std::function<void()> meet;              // instead of launches, see Team::meet
+  std::vector<const Verdict*> verdicts{};  // per device; none: nothing holds it back
 };
+
+// For keys: never the same again.
+std::uint64_t unique_number();
 
 class Team : public std::enable_shared_from_this<Team> {
  public:
@@ -94,6 +102,14 @@ class Team : public std::enable_shared_from_this<Team> {
   // fails. Vectors live until the end. Of nested calls the outermost counts.
   void together(const std::function<void()>& work);
   void add(Task task);
+  // What the devices do with one another when all have done the tasks before: puts work on their
+  // streams, between two graphs. The tasks before change no vectors.
+  void meet(std::function<void()> exchange);
+  // Tasks that are added from now on change vectors only where these verdicts, one per device and
+  // all the same, are for it.
+  void obey(std::vector<const Verdict*> verdicts);
+  // Until all devices have done what they were given.
+  void wait() const;
 
   // One thread at a time.
   std::unique_lock<std::recursive_mutex> lock() { return std::unique_lock(mutex_); }
@@ -101,7 +117,7 @@ class Team : public std::enable_shared_from_this<Team> {
  private:
   struct Recording {
     std::vector<std::uint64_t> key;
-    std::vector<Graph> graphs;  // per device
+    std::vector<std::vector<Graph>> graphs;  // between two meetings, per device
   };
   struct Change {
     Vector* vector;
@@ -113,11 +129,14 @@ class Team : public std::enable_shared_from_this<Team> {
   std::shared_ptr<Resident> note_change(Vector& vector, std::shared_ptr<Resident> resident);
   void run();
   void start(const Recording& recording, const std::vector<std::byte>& block);
+  void launch(const Recording& recording, std::size_t& changed);
   void forget();
   std::vector<std::byte> arguments() const;
   void grow(std::vector<DeviceMemory>& memory, std::int64_t bytes);
   Recording& recording();
-  Graph record(std::size_t device);
+  std::vector<std::uint64_t> recording_key() const;
+  std::vector<std::vector<Graph>> record() const;
+  Graph record(std::size_t device, std::size_t first, std::size_t end) const;
 
   std::recursive_mutex mutex_;
   std::vector<std::shared_ptr<Device>> devices_;
@@ -126,6 +145,7 @@ class Team : public std::enable_shared_from_this<Team> {
   std::list<Recording> recordings_;                // the latest first
   bool gathering_ = false;
   std::vector<Task> tasks_;
+  std::vector<const Verdict*> verdicts_;
   std::vector<Change> changes_;
 };
 

@@ -53,40 +53,40 @@ void make_tables(Team& team, const Model& model, DeltaTables& tables) {
   tables.memory = std::move(memory);
 }
 
-// (V,) seeds, the amplitude, (V,) coefficients. The opposite delta of an antithetic vendor, times a
-// number, is the delta times its opposite.
-std::vector<std::byte> combine_arguments(const VendorWeights& weights,
-                                         const std::vector<double>& coefficients) {
-  std::vector<float> numbers{weights.amplitude};
-  for (std::size_t v = 0; v < weights.seeds.size(); ++v) {
-    const auto coefficient = static_cast<float>(coefficients[v]);
-    const float amplitude = weights.seeded_amplitude(static_cast<std::int64_t>(v));
-    numbers.push_back(amplitude == weights.amplitude ? coefficient : -coefficient);
-  }
+// (V,) seeds, (V,) amplitudes; what the host has of the coefficients comes behind.
+std::vector<std::byte> combine_arguments(const VendorWeights& weights) {
+  std::vector<float> amplitudes;
+  for (std::size_t v = 0; v < weights.seeds.size(); ++v)
+    amplitudes.push_back(weights.seeded_amplitude(static_cast<std::int64_t>(v)));
   std::vector<std::byte> block;
   append(block, weights.seeds);
-  append(block, numbers);
+  append(block, amplitudes);
   return block;
 }
 
-void combine_seeded(Team& team, const Model& model, const VendorWeights& weights,
-                    const std::vector<double>& coefficients, Vector& out) {
+std::int64_t vendor_count(const VendorWeights& seeded) {
+  return static_cast<std::int64_t>(seeded.seeds.size());
+}
+
+// Coefficients in `arguments`, or on the devices, which `there` has the places of.
+void combine_seeded(Team& team, const Model& model, std::vector<std::byte> arguments,
+                    std::int64_t vendors, const std::vector<const float*>& there, Vector& out) {
   const auto base = team.resident(model.weights()), target = team.overwrite(out);
   make_tables(team, model, base->deltas);
-  const auto vendors = static_cast<std::int64_t>(weights.seeds.size());
   Task task;
-  task.key = {kCombine};
+  task.key = {kCombine, static_cast<std::uint64_t>(vendors)};
   for (const DeviceMemory& memory : base->deltas.memory)
     task.key.push_back(reinterpret_cast<std::uintptr_t>(memory.get()));
+  for (const float* place : there) task.key.push_back(reinterpret_cast<std::uintptr_t>(place));
   task.key.push_back(static_cast<std::uint64_t>(base->deltas.tile_count));
   task.vectors = {target};
-  task.arguments = combine_arguments(weights, coefficients);
+  task.arguments = std::move(arguments);
   task.launch = [=](const OnDevice& place) {
     const auto* table = base->deltas.memory[place.device].get<std::byte>();
     CombineArgs args;
     args.seeds = as<std::uint64_t>(place.arguments);
-    args.amplitude = as<float>(place.arguments + vendors * 8);
-    args.coefficients = args.amplitude + 1;
+    args.amplitudes = as<float>(place.arguments + vendors * 8);
+    args.coefficients = there.empty() ? args.amplitudes + vendors : there[place.device];
     args.vendors = vendors;
     args.parameters = as<Parameter>(table + base->deltas.parameters_at);
     args.tiles = as<RandomTile>(table);
@@ -106,6 +106,7 @@ void for_groups(const Residents& vectors, const OnDevice& place, const SpanArgs&
   auto* squares = reinterpret_cast<double*>(place.scratch);
   for (std::size_t first = 0; first < vectors.size(); first += kSpans) {
     SpanArgs args = common;
+    args.verdict = place.verdict;
     args.span_count = static_cast<int>(std::min<std::size_t>(kSpans, vectors.size() - first));
     for (int k = 0; k < args.span_count; ++k) {
       const Resident& vector = *vectors[first + static_cast<std::size_t>(k)];
@@ -153,8 +154,11 @@ void combine(Team& team, const Model& model, const VendorWeights& weights,
   team.together([&] {
     switch (weights.kind) {
       case VendorWeights::Kind::base: return zero(team, out);
-      case VendorWeights::Kind::seeded:
-        return combine_seeded(team, model, weights, coefficients, out);
+      case VendorWeights::Kind::seeded: {
+        std::vector<std::byte> arguments = combine_arguments(weights);
+        append(arguments, std::vector<float>(coefficients.begin(), coefficients.end()));
+        return combine_seeded(team, model, std::move(arguments), vendor_count(weights), {}, out);
+      }
       case VendorWeights::Kind::scaled: {
         double scale = 0;
         for (std::int64_t v = 0; v < weights.count; ++v)
@@ -168,6 +172,13 @@ void combine(Team& team, const Model& model, const VendorWeights& weights,
   });
 }
 
+void combine(Team& team, const Model& model, const VendorWeights& weights,
+             const std::vector<const float*>& there, Vector& out) {
+  team.together([&] {
+    combine_seeded(team, model, combine_arguments(weights), vendor_count(weights), there, out);
+  });
+}
+
 void add_scaled(Team& team, Vector& target, const Vector& values, float scale) {
   team.together([&] {
     const auto in = team.bring(values), out = team.change(target);
@@ -177,7 +188,7 @@ void add_scaled(Team& team, Vector& target, const Vector& values, float scale) {
     append(task.arguments, std::vector<float>{scale});
     task.launch = [=](const OnDevice& place) {
       add_scaled_gpu(out->at(place.device), in->at(place.device), as<float>(place.arguments),
-                     out->count(), place.stream);
+                     out->count(), place.verdict, place.stream);
     };
     team.add(std::move(task));
   });
@@ -192,7 +203,7 @@ void decay_add(Team& team, Vector& target, float decay, const Vector& values) {
     append(task.arguments, std::vector<float>{decay});
     task.launch = [=](const OnDevice& place) {
       decay_add_gpu(out->at(place.device), as<float>(place.arguments), in->at(place.device),
-                    out->count(), place.stream);
+                    out->count(), place.verdict, place.stream);
     };
     team.add(std::move(task));
   });
@@ -207,7 +218,7 @@ void adam(Team& team, Vector& direction, Vector& mean, Vector& square, const Ada
     append(task.arguments, std::vector<AdamStep>{step});
     task.launch = [=](const OnDevice& place) {
       adam_gpu(d->at(place.device), m->at(place.device), s->at(place.device),
-               as<AdamStep>(place.arguments), d->count(), place.stream);
+               as<AdamStep>(place.arguments), d->count(), place.verdict, place.stream);
     };
     team.add(std::move(task));
   });

@@ -11,6 +11,9 @@ namespace marketplace::gpu {
 
 void combine(Team& team, const Model& model, const VendorWeights& weights,
              const std::vector<double>& coefficients, Vector& out);
+// The same of seeded vendors whose coefficients (V,) are on the devices, there[d] on device d.
+void combine(Team& team, const Model& model, const VendorWeights& weights,
+             const std::vector<const float*>& there, Vector& out);
 void add_scaled(Team& team, Vector& target, const Vector& values, float scale);
 void decay_add(Team& team, Vector& target, float decay, const Vector& values);
 void adam(Team& team, Vector& direction, Vector& mean, Vector& square, const AdamStep& step);

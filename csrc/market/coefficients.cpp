@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -30,23 +31,23 @@ void refuse_losses(const std::vector<float>& losses, const std::vector<std::int3
   if (count > 0) fail("step", "finite losses", text);
 }
 
-using Rows = std::vector<std::size_t>;
+using Rows = std::vector<std::int32_t>;
 
 void z_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
   const auto count = static_cast<double>(rows.size());
   double mean = 0;
-  for (std::size_t p : rows) mean += losses[p];
+  for (const std::int32_t p : rows) mean += losses[p];
   mean /= count;
   double squares = 0;
-  for (std::size_t p : rows) squares += (losses[p] - mean) * (losses[p] - mean);
+  for (const std::int32_t p : rows) squares += (losses[p] - mean) * (losses[p] - mean);
   const double deviation = rows.size() > 1 ? std::sqrt(squares / (count - 1)) : 0;
-  for (std::size_t p : rows) scores[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
+  for (const std::int32_t p : rows) scores[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
 }
 
 // The rows from the lowest loss to the highest.
 Rows ascending(const std::vector<float>& losses, Rows rows) {
   std::stable_sort(rows.begin(), rows.end(),
-                   [&](std::size_t a, std::size_t b) { return losses[a] < losses[b]; });
+                   [&](std::int32_t a, std::int32_t b) { return losses[a] < losses[b]; });
   return rows;
 }
 
@@ -66,7 +67,7 @@ void sign_scores(const std::vector<float>& losses, const Rows& rows, std::vector
   const Rows order = ascending(losses, rows);
   const double low = losses[order[(order.size() - 1) / 2]], high = losses[order[order.size() / 2]];
   const double median = (low + high) / 2;
-  for (std::size_t p : rows) scores[p] = (losses[p] < median) - (losses[p] > median);
+  for (const std::int32_t p : rows) scores[p] = (losses[p] < median) - (losses[p] > median);
 }
 
 // Scores over the chosen rows; all zero, and false, when their losses do not differ.
@@ -77,7 +78,7 @@ bool score(Shaping shaping, const std::vector<float>& losses, const Rows& rows,
     case Shaping::rank: rank_scores(losses, rows, scores); break;
     case Shaping::sign: sign_scores(losses, rows, scores); break;
   }
-  return std::any_of(rows.begin(), rows.end(), [&](std::size_t p) { return scores[p] != 0; });
+  return std::any_of(rows.begin(), rows.end(), [&](std::int32_t p) { return scores[p] != 0; });
 }
 
 // The rows of a star that say something about spec i: the leader's path and the deviations there.
@@ -87,7 +88,7 @@ Rows star_rows(const std::vector<std::int32_t>& paths, std::size_t depth, std::s
     bool informs = true;
     for (std::size_t i = 0; i < depth; ++i)
       if (i != spec && paths[p * depth + i] != 0) informs = false;
-    if (informs) rows.push_back(p);
+    if (informs) rows.push_back(static_cast<std::int32_t>(p));
   }
   return rows;
 }
@@ -152,25 +153,39 @@ std::string shaping_name(Shaping shaping) {
   return "?";
 }
 
+std::vector<ScoreGroup> score_groups(PlanKind plan, UnitVectorMode mode,
+                                     const std::vector<std::int32_t>& paths,
+                                     const std::vector<std::int64_t>& vendor_counts) {
+  const std::size_t depth = vendor_counts.size();
+  std::vector<ScoreGroup> groups;
+  if (plan != PlanKind::star || mode != UnitVectorMode::per_spec) {
+    Rows all(paths.size() / depth);
+    std::iota(all.begin(), all.end(), 0);
+    groups.push_back({std::move(all), true});
+    return groups;
+  }
+  // a spec with the leader alone has nothing to say, which is no fault
+  for (std::size_t i = 0; i < depth; ++i)
+    groups.push_back({star_rows(paths, depth, i), vendor_counts[i] > 1});
+  return groups;
+}
+
 Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode, Shaping shaping,
                                     const std::vector<float>& losses,
                                     const std::vector<std::int32_t>& paths,
                                     const std::vector<std::int64_t>& vendor_counts) {
   check_losses(losses, paths, vendor_counts);
   const std::size_t depth = vendor_counts.size();
-  Rows all(losses.size());
-  for (std::size_t p = 0; p < all.size(); ++p) all[p] = p;
+  const std::vector<ScoreGroup> groups = score_groups(plan, mode, paths, vendor_counts);
   Coefficients out;
   std::vector<double> scores(losses.size(), 0.0);
-  const bool per_spec_star = plan == PlanKind::star && mode == UnitVectorMode::per_spec;
-  if (!per_spec_star) out.degenerate = !score(shaping, losses, all, scores);
   for (std::size_t i = 0; i < depth; ++i) {
-    const Rows rows = per_spec_star ? star_rows(paths, depth, i) : all;
-    // a spec with the leader alone has nothing to say, which is no fault
-    if (per_spec_star && !score(shaping, losses, rows, scores) && vendor_counts[i] > 1)
+    const ScoreGroup& group = groups[groups.size() > 1 ? i : 0];
+    const bool scored = i > 0 && groups.size() == 1;
+    if (!scored && !score(shaping, losses, group.paths, scores) && group.must_differ)
       out.degenerate = true;
     std::vector<double> sums(vendor_counts[i], 0.0);
-    for (std::size_t p : rows) sums[paths[p * depth + i]] += scores[p];
+    for (const std::int32_t p : group.paths) sums[paths[p * depth + i]] += scores[p];
     for (double& sum : sums) sum = static_cast<float>(sum);
     out.values.push_back(std::move(sums));
   }

@@ -5,16 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "backend.h"
+
 namespace marketplace {
 
 enum class PlanKind { tree, star, scatter, node };
 enum class UnitVectorMode { per_spec, whole };
-
-// How losses become scores, the higher the better. z: -(loss - mean) / std with the sample standard
-// deviation. rank: from 0.5 for the lowest loss to -0.5 for the highest in equal steps, equal
-// losses sharing the mean of theirs (as Salimans et al. 2017).
-// sign: of median - loss.
-enum class Shaping { z, rank, sign };
 
 PlanKind plan_kind(const std::string& name);
 std::string plan_name(PlanKind plan);
@@ -34,8 +30,13 @@ struct Coefficients {
 void check_losses(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                   const std::vector<std::int64_t>& vendor_counts);
 
-// Scores of a tree or a scatter: over all paths (of a scatter, one per sample). Star: `whole` mode
+// A tree or a scatter is scored over all paths (of a scatter, one per sample). Star: `whole` mode
 // over all paths; `per_spec` over the paths that deviate at that spec, and the leader's.
+// paths (P, S).
+std::vector<ScoreGroup> score_groups(PlanKind plan, UnitVectorMode mode,
+                                     const std::vector<std::int32_t>& paths,
+                                     const std::vector<std::int64_t>& vendor_counts);
+
 // losses (P,), paths (P, S), checked as by check_losses.
 Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode, Shaping shaping,
                                     const std::vector<float>& losses,

@@ -124,24 +124,37 @@ void Market::check_labels(const Batch& batch, const Labels& labels) const {
   if (counted == 0) refuse_only_ignored();
 }
 
-void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
-                    const Labels& labels, float* out, LeaderStatistics* leader) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+// What runs a plan on a batch, once both are checked.
+Executor& Market::checked(const Plan& plan, const std::vector<VendorWeights>& weights,
+                          const Batch& batch) {
   check_weights(weights);
   check_plan(plan, weights);
   Executor& run = executor(batch);
   check_batch(batch, plan.input_count);
+  return run;
+}
+
+void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
+                    const Labels& labels, float* out, LeaderStatistics* leader) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Executor& run = checked(plan, weights, batch);
   check_labels(batch, labels);
   run.losses(plan, weights, batch, labels, out, leader);
+}
+
+std::optional<bool> Market::step(const Plan& plan, const std::vector<VendorWeights>& weights,
+                                 const Batch& batch, const Labels& labels, const StepUpdate& update,
+                                 float* losses, LeaderStatistics* leader) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Executor& run = checked(plan, weights, batch);
+  check_labels(batch, labels);
+  return run.step(plan, weights, batch, labels, update, losses, leader);
 }
 
 void Market::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
                      const Batch& batch, const Output& out, LeaderStatistics* leader) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  check_weights(weights);
-  check_plan(plan, weights);
-  Executor& run = executor(batch);
-  check_batch(batch, plan.input_count);
+  Executor& run = checked(plan, weights, batch);
   run.forward(plan, weights, batch, out, leader);
 }
 

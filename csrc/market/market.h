@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -34,6 +35,10 @@ class Market {
               const Labels& labels, float* out, LeaderStatistics* leader = nullptr);
   void forward(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
                const Output& out, LeaderStatistics* leader = nullptr);
+  // A whole step, see Executor; nothing where the backend does not take it.
+  std::optional<bool> step(const Plan& plan, const std::vector<VendorWeights>& weights,
+                           const Batch& batch, const Labels& labels, const StepUpdate& update,
+                           float* losses, LeaderStatistics* leader);
   void infer(const Batch& batch, const Output& out);
   // paths (B, S).
   void forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
@@ -54,6 +59,8 @@ class Market {
 
  private:
   Executor& executor(const Batch& batch);
+  Executor& checked(const Plan& plan, const std::vector<VendorWeights>& weights,
+                    const Batch& batch);
   NodeProber& node_prober(const std::vector<std::int64_t>& counts, const Shape& input_shape);
   void check_counts(const std::vector<std::int64_t>& counts) const;
   void check_place(const Batch& batch) const;

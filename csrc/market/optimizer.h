@@ -34,6 +34,12 @@ struct Probe {
   std::vector<std::int32_t> paths;
 };
 
+// A step, and what it was taken from.
+struct TakenStep {
+  Probe probe;
+  bool degenerate = false;
+};
+
 class Optimizer {
  public:
   Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
@@ -116,6 +122,12 @@ class Optimizer {
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
             UnitVectorMode mode);
 
+  // A probe and its step, under a meta learning rate with the line search. Of plans tree and star
+  // the host is not asked in between, where the backend can do without: a step like the one before
+  // then follows its losses where they are. Same results; nothing but the batch statistics, which
+  // the next probe forgets, has changed when it throws.
+  TakenStep train_step(const Batch& batch, const Labels& labels, UnitVectorMode mode);
+
   // A step of a line search: vendors that differ in how far they go along the direction, their
   // losses (P,) by `probe_again`, and each spec's rate of the best path. Nothing has changed when
   // it throws.
@@ -144,6 +156,12 @@ class Optimizer {
   void own_direction(std::size_t spec, const Coefficients& coefficients, float share, Vector& out);
   void gather_into(Directions& out, const Coefficients& coefficients);
   const Directions& propose(Directions& sums, UnitVectorMode mode);
+  std::vector<float> rates_of_step() const;
+  void move_along(UnitVectorMode mode, const std::vector<float>& rates);
+  void finish_step();
+  bool is_plain() const;
+  std::optional<TakenStep> step_at_once(const Batch& batch, const Labels& labels,
+                                        UnitVectorMode mode);
   std::vector<float> checked_rates(const std::optional<std::vector<float>>& given) const;
   void keep_rates(const std::vector<float>& rates);
   void move_weights(std::size_t spec, const Vector& update, float rate);

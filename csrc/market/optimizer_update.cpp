@@ -211,21 +211,36 @@ Directions Optimizer::make_update(Directions sums, UnitVectorMode mode) {
   return sums;
 }
 
-bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
-                     UnitVectorMode mode) {
-  const Coefficients coefficients = weigh(losses, paths, mode);
-  const std::vector<float> rates = checked_rates(std::nullopt);
+// The specs' rates, once everything is known to be finite that the step will need.
+std::vector<float> Optimizer::rates_of_step() const {
+  std::vector<float> rates = checked_rates(std::nullopt);
   // of the vendors that are drawn at last
   for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
-  reserve();
-  market_->backend().together([&] {
-    gather_into(work_, coefficients);
-    const Directions& update = propose(work_, mode);
-    for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, update[i], rates[i]);
-  });
+  return rates;
+}
+
+// Weights follow what the rule makes of the sums in work_.
+void Optimizer::move_along(UnitVectorMode mode, const std::vector<float>& rates) {
+  const Directions& update = propose(work_, mode);
+  for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, update[i], rates[i]);
+}
+
+void Optimizer::finish_step() {
   rule_.finish();
   absorb_leader();
   update_seeds(true);
+}
+
+bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
+                     UnitVectorMode mode) {
+  const Coefficients coefficients = weigh(losses, paths, mode);
+  const std::vector<float> rates = rates_of_step();
+  reserve();
+  market_->backend().together([&] {
+    gather_into(work_, coefficients);
+    move_along(mode, rates);
+  });
+  finish_step();
   return coefficients.degenerate;
 }
 

@@ -77,6 +77,10 @@ class Call:
             raise refusal(ValueError, self.op, "x of shape (B, ...)", tensor.shape)
         return tensor
 
+    def numbers(self, x: Any) -> _core.DeviceTensor:
+        """Give an array on a GPU as it is."""
+        return self._borrow(x, "x")
+
     def labels(self, y: Any, batch: int, on_host: bool) -> Labels:
         """Give labels ``(B,)``; ``on_host``: where they are read by what runs on the host."""
         if isinstance(y, _core.DeviceTensor):

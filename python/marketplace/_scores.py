@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, float_input, int32_input, integer, refusal, to_array
+from ._arrays import F32, default_engine, float_input, int32_input, integer, refusal, to_array
 
 
 def cross_entropy(
@@ -71,7 +71,7 @@ def _reduce(losses: F32, labels: NDArray[Any], reduction: str, ignore_index: int
     return np.asarray(total / counted, dtype=np.float32)
 
 
-def topk(x: ArrayLike, k: int, largest: bool = True) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def topk(x: Any, k: int, largest: bool = True) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Give the k largest or smallest values along the last axis, best first.
 
     Ties go to the lower index; NaN comes last, whichever end is asked for.
@@ -79,7 +79,8 @@ def topk(x: ArrayLike, k: int, largest: bool = True) -> tuple[NDArray[Any], NDAr
     Parameters
     ----------
     x : array (..., n)
-        Real numbers; compared as float64.
+        Real numbers; compared as float64. On a GPU (see ``docs/interop.md``): float32, float64 or
+        integers; only what is chosen comes to the host.
     k : int
         How many, in [1, n].
     largest : bool
@@ -99,12 +100,33 @@ def topk(x: ArrayLike, k: int, largest: bool = True) -> tuple[NDArray[Any], NDAr
     ValueError
         For a ``k`` outside [1, n] or a scalar.
     """
+    there = _device_tensor(x)
+    if there is not None:
+        _check_count(there.shape, k)
+        return there.topk(int(k), bool(largest))
     array = to_array(x, "topk", "x")
     if array.dtype.kind not in "fiub":
         raise refusal(TypeError, "topk", "x of a real dtype", array.dtype)
-    count = array.shape[-1] if array.ndim else 0
-    if integer(k, "topk", "k", 1) > count:
-        raise refusal(ValueError, "topk", f"x (..., n) and k in [1, {count}]", f"k = {k}")
+    count = _check_count(array.shape, k)
     rows = np.ascontiguousarray(array.reshape(-1, count), dtype=np.float64)
     indices = _core.topk(rows, int(k), bool(largest))[1].reshape(*array.shape[:-1], int(k))
     return np.take_along_axis(array, indices, axis=-1), indices
+
+
+def _device_tensor(x: Any) -> _core.DeviceTensor | None:
+    """Give an array on a GPU to the engine; None for what is none."""
+    if isinstance(x, np.ndarray):
+        return None
+    from ._gpu_arrays import Call, is_gpu_array  # its results are tensors, which have topk too
+    from .device_array import DeviceArray
+
+    if isinstance(x, DeviceArray):
+        return x._tensor
+    return Call("topk", default_engine()).numbers(x) if is_gpu_array(x) else None
+
+
+def _check_count(shape: tuple[int, ...], k: int) -> int:
+    count = shape[-1] if shape else 0
+    if integer(k, "topk", "k", 1) > count:
+        raise refusal(ValueError, "topk", f"x (..., n) and k in [1, {count}]", f"k = {k}")
+    return count

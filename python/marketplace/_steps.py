@@ -211,13 +211,16 @@ class StepParts:
     def _scored(
         self, op: str, loss: ArrayLike, paths: ArrayLike, mode: UnitVectorMode | str | None
     ) -> tuple[F32, I32, str]:
-        if mode is None:
-            mode = UnitVectorMode.whole if self.plan == "scatter" else UnitVectorMode.per_spec
         losses = float_input(loss, op, "loss")
         if losses.ndim != 1:
             raise refusal(ValueError, op, "loss of shape (P,)", losses.shape)
         rows = paths_input(paths, op, len(self.marketplace), losses.size)
-        return losses, rows, mode.value if isinstance(mode, UnitVectorMode) else str(mode)
+        return losses, rows, self._mode_name(mode)
+
+    def _mode_name(self, mode: UnitVectorMode | str | None) -> str:
+        if mode is None:
+            mode = UnitVectorMode.whole if self.plan == "scatter" else UnitVectorMode.per_spec
+        return mode.value if isinstance(mode, UnitVectorMode) else str(mode)
 
     def _joined(self, op: str, directions: Sequence[Direction]) -> list[F32]:
         if len(directions) != len(self.marketplace):

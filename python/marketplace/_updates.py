@@ -223,10 +223,17 @@ class UpdateParts(StepParts, abc.ABC):
         -----
         Under a meta learning rate the line search runs once, along the sum's direction, with the
         last replica's seeds, on all minibatches.
+
+        On GPUs a step of plan "tree" or "star" runs without the host between losses and update,
+        with the same results, from the second of its kind on. It goes by way of the host for
+        several minibatches or replicas, a meta learning rate, ``classes``, shared probes, or a
+        recorder, which is told of a step before it happens.
         """
         replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
         count = integer(forward_pass, "train_step", "forward_pass", 1)
         minibatches = cut(*self._batch("train_step", x, y, stream), count, "train_step")
+        if replicas == count == 1 and self._is_plain():
+            return self._step_at_once(*minibatches[0], ignore_index, unit_vector_mode)
         try:
             for replica in range(replicas):
                 self._start_over()
@@ -329,6 +336,26 @@ class UpdateParts(StepParts, abc.ABC):
         self._count += 1
         if self.meta_learning_rate is not None:
             self._minibatches.append((batch.copy(), labels.copy(), ignore_index))
+        return loss, paths
+
+    def _is_plain(self) -> bool:
+        """Tell whether a step needs nothing of Python between its losses and its update."""
+        alone = self._sharing is None and self.classes is None and not self._listeners
+        return alone and self.meta_learning_rate is None and self.replica == 0
+
+    def _step_at_once(
+        self,
+        x: Samples,
+        y: Labels,
+        ignore_index: int | None,
+        unit_vector_mode: UnitVectorMode | str | None,
+    ) -> tuple[F32, I32]:
+        self._start_over()
+        mode = self._mode_name(unit_vector_mode)
+        loss, paths, degenerate = self._ready().train_step(x, y, ignore_index, mode)
+        self._end_update()
+        self.global_step += 1
+        warn_if(degenerate, "step")
         return loss, paths
 
     def _losses(

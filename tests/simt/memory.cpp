@@ -65,13 +65,18 @@ bool matches(cudaMemcpyKind kind, const End& to, const End& from) {
   return false;
 }
 
-void count(simt::Counts& counts, const End& to, const End& from, std::size_t bytes) {
-  const auto copied = static_cast<std::int64_t>(bytes);
-  ++counts.copies;
+// What a copy adds to the counts, whenever it is asked for or a graph with it is run.
+std::function<void()> counter(simt::Counts& counts, const End& to, const End& from,
+                              std::size_t bytes) {
+  std::int64_t* sum = nullptr;
   if (to.on_device() && from.on_device() && to.block->device != from.block->device)
-    counts.bytes_among_devices += copied;
-  if (to.on_device() && !from.on_device()) counts.bytes_to_devices += copied;
-  if (!to.on_device() && from.on_device()) counts.bytes_to_host += copied;
+    sum = &counts.bytes_among_devices;
+  if (to.on_device() && !from.on_device()) sum = &counts.bytes_to_devices;
+  if (!to.on_device() && from.on_device()) sum = &counts.bytes_to_host;
+  return [&counts, sum, copied = static_cast<std::int64_t>(bytes)] {
+    ++counts.copies;
+    if (sum != nullptr) *sum += copied;
+  };
 }
 
 cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
@@ -81,13 +86,24 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
   const End target = {now.find(to, bytes)}, source = {now.find(from, bytes)};
   if (!matches(kind, target, source)) return cudaErrorInvalidValue;
   if (simt::fails_now(now.copy_to_fail)) return cudaErrorInvalidValue;
-  count(now.counts, target, source, bytes);
+  const std::function<void()> count = counter(now.counts, target, source, bytes);
   const Access access = {target.device_bit() | source.device_bit(), -1};
   const bool pageable = target.pageable() || source.pageable();
   if (stream->capture != nullptr && pageable) {
     stream->capture->invalid = true;
     return cudaErrorStreamCaptureUnsupported;
   }
+  if (stream->capture != nullptr) {
+    now.put(
+        *stream,
+        [=] {
+          count();
+          std::memcpy(to, from, bytes);
+        },
+        access);
+    return cudaSuccess;
+  }
+  count();
   if (source.pageable()) {  // the driver takes a copy at once
     const auto* first = static_cast<const char*>(from);
     auto staged = std::make_shared<std::vector<char>>(first, first + bytes);

@@ -26,6 +26,13 @@ __device__ __forceinline__ void store16(void* to, const void* from) {
   *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from);
 }
 
+// exponent bits all ones: NaN or infinite
+__device__ __forceinline__ bool is_finite(float value) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7F800000u) != 0x7F800000u;
+}
+
 // This thread's number in the grid.
 __device__ __forceinline__ std::int64_t thread_index() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

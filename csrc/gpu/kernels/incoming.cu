@@ -7,13 +7,6 @@
 namespace marketplace::gpu {
 namespace {
 
-// exponent bits all ones: NaN or infinite
-__device__ __forceinline__ bool is_finite(float value) {
-  std::uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  return (bits & 0x7F800000u) != 0x7F800000u;
-}
-
 __device__ __forceinline__ std::int64_t earlier(std::int64_t a, std::int64_t b) {
   return a < b ? a : b;
 }

@@ -74,10 +74,9 @@ __global__ void combine_kernel(CombineArgs args) {
   const std::int64_t half = block_count(parameter.count);
   const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
   if (block >= half) return;
-  const float amplitude = args.amplitude[0];
   float lane0 = 0, lane1 = 0;
   for (std::int64_t v = 0; v < args.vendors; ++v) {
-    const float coefficient = args.coefficients[v];
+    const float coefficient = args.coefficients[v], amplitude = args.amplitudes[v];
     if (args.seeds[v] == 0 || coefficient == 0) continue;
     const RandomWords words = block_words(args.seeds[v], parameter.counter, half, block);
     lane0 = add_product(lane0, coefficient, word_to_delta(words.lane0, amplitude));

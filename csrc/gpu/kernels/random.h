@@ -46,7 +46,7 @@ void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream);
 struct CombineArgs {
   const std::uint64_t* seeds = nullptr;
   const float* coefficients = nullptr;
-  const float* amplitude = nullptr;  // (1,)
+  const float* amplitudes = nullptr;  // (V,)
   std::int64_t vendors = 0;
   const Parameter* parameters = nullptr;
   const RandomTile* tiles = nullptr;

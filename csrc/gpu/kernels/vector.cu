@@ -5,21 +5,21 @@ namespace marketplace::gpu {
 namespace {
 
 __global__ void add_scaled_kernel(float* target, const float* values, const float* scale,
-                                  std::int64_t count) {
+                                  std::int64_t count, const Verdict* verdict) {
   const std::int64_t i = thread_index();
-  if (i < count) target[i] = target[i] + scale[0] * values[i];
+  if (i < count && !held_back(verdict)) target[i] = target[i] + scale[0] * values[i];
 }
 
 __global__ void decay_add_kernel(float* target, const float* decay, const float* values,
-                                 std::int64_t count) {
+                                 std::int64_t count, const Verdict* verdict) {
   const std::int64_t i = thread_index();
-  if (i < count) target[i] = decay[0] * target[i] + values[i];
+  if (i < count && !held_back(verdict)) target[i] = decay[0] * target[i] + values[i];
 }
 
 __global__ void adam_kernel(float* direction, float* mean, float* square, const AdamStep* step,
-                            std::int64_t count) {
+                            std::int64_t count, const Verdict* verdict) {
   const std::int64_t i = thread_index();
-  if (i >= count) return;
+  if (i >= count || held_back(verdict)) return;
   const float d = direction[i];
   const float m = step->b1 * mean[i] + (1 - step->b1) * d;
   const float s = step->b2 * square[i] + (1 - step->b2) * d * d;
@@ -125,7 +125,7 @@ __global__ void clip_kernel(SpanArgs args) {
   if (threadIdx.x == 0) shared_norm = norm_of(args, piece.span);
   __syncthreads();
   const double norm = shared_norm;
-  if (norm <= args.length) return;
+  if (norm <= args.length || held_back(args.verdict)) return;
   const auto factor = static_cast<float>(args.length / norm);
   for (std::int64_t i = threadIdx.x; i < piece.count; i += kBlockThreads) piece.values[i] *= factor;
 }
@@ -133,21 +133,21 @@ __global__ void clip_kernel(SpanArgs args) {
 }  // namespace
 
 void add_scaled_gpu(float* target, const float* values, const float* scale, std::int64_t count,
-                    const Stream& stream) {
+                    const Verdict* verdict, const Stream& stream) {
   launch(add_scaled_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, target, values,
-         scale, count);
+         scale, count, verdict);
 }
 
 void decay_add_gpu(float* target, const float* decay, const float* values, std::int64_t count,
-                   const Stream& stream) {
+                   const Verdict* verdict, const Stream& stream) {
   launch(decay_add_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, target, decay,
-         values, count);
+         values, count, verdict);
 }
 
 void adam_gpu(float* direction, float* mean, float* square, const AdamStep* step,
-              std::int64_t count, const Stream& stream) {
+              std::int64_t count, const Verdict* verdict, const Stream& stream) {
   launch(adam_kernel, blocks_for(count), Block{kBlockThreads}, 0, stream, direction, mean, square,
-         step, count);
+         step, count, verdict);
 }
 
 void find_not_finite_gpu(const float* values, std::int64_t count, std::int32_t* bad,
