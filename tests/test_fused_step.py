@@ -7,14 +7,25 @@ import numpy as np
 import pytest
 from emulated import EMULATED, GPUS, DlpackArray, InterfaceArray, call, make
 from marketplace import nn, replay
-from markets import CONV, CONV_SHAPE, FLATTEN, MLP, MLP_SHAPE, RELU, batch, conv, linear, norm, same_bits
+from markets import (
+    CONV,
+    CONV_SHAPE,
+    FLATTEN,
+    MLP,
+    MLP_SHAPE,
+    RELU,
+    batch,
+    conv,
+    linear,
+    norm,
+    same_bits,
+)
 from refusals import refusal
 
 pytestmark = pytest.mark.skipif(not GPUS, reason="no GPU here")
 emulated = pytest.mark.skipif(not EMULATED, reason="needs the controls of the emulated GPU")
 COUNTS = [count for count in (1, 2, 4) if count <= len(GPUS)]
-RULES = ["unit", "momentum", "clipup", "adam"]
-SHAPINGS = ["z", "rank", "sign"]
+RULES = {"unit": "z", "momentum": "rank", "clipup": "sign", "adam": "rank"}  # and their shapings
 MODES = ["per_spec", "whole"]
 
 
@@ -55,15 +66,19 @@ def same_steps(fused, composed, shape, mode="per_spec", steps=3):
 @pytest.mark.parametrize("plan", ["tree", "star"])
 @pytest.mark.parametrize("mode", MODES)
 def test_rules_and_shapings_have_the_bits_of_a_probe_and_its_step(plan, mode, count):
-    for update, shaping in itertools.product(RULES, SHAPINGS):
-        options = {"plan": plan, "update": update, "shaping": shaping}
+    for update in RULES if count == 1 else ["adam"]:
+        options = {"plan": plan, "update": update, "shaping": RULES[update]}
         same_steps(*twins(MLP, GPUS[:count], **options), MLP_SHAPE, mode)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("plan", ["tree", "star"])
 def test_batch_statistics_come_along(plan, count):
-    layers = [[conv(1, 3, 3), norm(3, "batch_norm"), RELU], [FLATTEN, linear(108, 4)], [linear(4, 3)]]
+    layers = [
+        [conv(1, 3, 3), norm(3, "batch_norm"), RELU],
+        [FLATTEN, linear(108, 4)],
+        [linear(4, 3)],
+    ]
     same_steps(*twins(layers, GPUS[:count], plan=plan), CONV_SHAPE)
 
 
@@ -84,9 +99,11 @@ def test_other_modes_batches_and_rates_in_between():
 
 
 def test_upstreams_that_are_sampled_anew():
-    layers = [(nn.Linear(6, 5), nn.tanh), (nn.Linear(5, 3),)]
     markets = [
-        [mp.Spec(nn.Model(*own), 4, upstream_sampling=k) for own, k in zip(layers, (0, 2), strict=True)]
+        [
+            mp.Spec(nn.Model(nn.Linear(6, 5), nn.tanh), 4),
+            mp.Spec(nn.Model(nn.Linear(5, 3)), 4, upstream_sampling=2),
+        ]
         for _ in range(2)
     ]
     for a, b in zip(*markets, strict=True):
@@ -120,7 +137,7 @@ def test_equal_losses_warn_and_move_nothing():
 
 
 @pytest.mark.parametrize("count", COUNTS[:2])
-@pytest.mark.parametrize("update", RULES)
+@pytest.mark.parametrize("update", ["clipup", "adam"])
 def test_losses_that_are_not_finite_are_named_and_move_nothing(update, count):
     options = {"plan": "star", "update": update, "device": GPUS[:count]}
     fused, composed = twins(MLP, **options)
@@ -129,7 +146,7 @@ def test_losses_that_are_not_finite_are_named_and_move_nothing(update, count):
     key = "layers.0.weight"
     finite = fused.marketplace[2].model.state_dict()[key]
     broken = finite.copy()
-    broken[0, 0] = 1e38
+    broken[0, 0] = np.inf
     for opt in (fused, composed):
         opt.marketplace[2].model.load_state_dict({key: broken}, strict=False)
     before = state(fused)
@@ -154,7 +171,7 @@ def test_losses_that_are_not_finite_are_named_and_move_nothing(update, count):
 def test_a_batch_of_the_device_with_bad_values_or_labels_moves_nothing(count):
     fused, composed = twins(MLP, GPUS[:count], plan="tree", update="momentum")
     x, y = batch(MLP_SHAPE)
-    for step in range(3):
+    for _ in range(3):
         loss, _ = fused.train_step(InterfaceArray(x), DlpackArray(y.astype(np.int64)))
         expected, rows = composed.probe(x, y)
         composed.step(expected, rows)
@@ -170,11 +187,14 @@ def test_a_batch_of_the_device_with_bad_values_or_labels_moves_nothing(count):
 
 @emulated
 @pytest.mark.parametrize("count", COUNTS[:2])
-@pytest.mark.parametrize("update", RULES)
+@pytest.mark.parametrize("update", ["unit", "adam"])
 def test_a_step_brings_losses_back_and_nothing_else(update, count):
     moved = {}
     for width in (16, 160):
-        specs = [mp.Spec(nn.Model(nn.Linear(16, width), nn.relu), 3), mp.Spec(nn.Model(nn.Linear(width, 3)), 4)]
+        specs = [
+            mp.Spec(nn.Model(nn.Linear(16, width), nn.relu), 3),
+            mp.Spec(nn.Model(nn.Linear(width, 3)), 4),
+        ]
         opt = mp.Optimizer(specs, 0.1, seed=1, plan="star", device=GPUS[:count], update=update)
         x, y = np.ones((4, 16), np.float32), np.arange(4) % 3
         for _ in range(3):
@@ -188,7 +208,7 @@ def test_a_step_brings_losses_back_and_nothing_else(update, count):
 @pytest.mark.parametrize("count", COUNTS[:2])
 def test_memory_that_runs_out_in_the_middle_leaves_everything(count):
     failures = 0
-    for n in range(1, 12):
+    for n in (1, 2, 3, 5, 9):
         fused, composed = twins(MLP, GPUS[:count], plan="star", update="adam")
         for step in range(3):
             x, y = batch(MLP_SHAPE, seed=step)

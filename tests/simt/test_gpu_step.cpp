@@ -344,7 +344,7 @@ TEST_CASE("a whole step that fails changes nothing, and the next one is right") 
     for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
       simt::reset(machine(devices));
       int failures = 0;
-      for (int n = 1; n < 30; n += n < 4 ? 1 : 5) {
+      for (int n = 1; n < 30; n += n < 4 ? 1 : 9) {
         const OptimizerOptions options = options_of(PlanKind::star, RuleKind::adam, Shaping::z);
         Trainee mine(tiny_models(), {2, 3}, options, devices);
         Trainee theirs(tiny_models(), {2, 3}, options, devices);
