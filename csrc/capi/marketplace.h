@@ -338,10 +338,8 @@ MP_API mp_status mp_optimizer_create(mp_market* market, const mp_optimizer_optio
 MP_API mp_status mp_optimizer_free(mp_optimizer* optimizer);
 /* How many losses a probe of B samples gives at most: P; B for plan scatter, 1 for plan node. */
 MP_API mp_status mp_path_count(mp_optimizer* optimizer, int64_t batch_size, int64_t* count);
-/*
- * Losses (P,) and paths (P, S), vendor indices, of a batch x (B, ...) uint8 or float32 with labels
- * (B,) of any integer dtype. *count: in, paths that the buffers have room for; out, P.
- */
+/* Losses (P,) and paths (P, S), vendor indices, of a batch x (B, ...) uint8 or float32 with labels
+ * (B,) of any integer dtype. *count: in, paths that the buffers have room for; out, P. */
 MP_API mp_status mp_probe(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                           float* losses, int32_t* paths, int64_t* count);
 /* As mp_probe, on one more batch of the same vendors. Losses: the mean over the batches since the
@@ -358,19 +356,14 @@ MP_API mp_status mp_accumulate(mp_optimizer* optimizer, const mp_tensor* x, cons
  */
 MP_API mp_status mp_step(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                          int64_t count, float learning_rate, int32_t* degenerate);
-/*
- * mp_probe and mp_step of its losses in one call, with the same results. Where the market runs on
- * GPUs, a step of plan tree or star goes from losses to weights there.
- */
+/* mp_probe and mp_step of its losses in one call, with the same results. */
 MP_API mp_status mp_train_step(mp_optimizer* optimizer, const mp_tensor* x, const mp_tensor* labels,
                                float learning_rate, float* losses, int32_t* paths, int64_t* count,
                                int32_t* degenerate);
 
-/*
- * Adds the direction of these vendors, not normalised, to a sum, and draws others for the same
+/* Adds the direction of these vendors, not normalised, to a sum, and draws others for the same
  * update: mp_step adds its own vendors' and normalises the sum. learning_rate and degenerate as
- * for mp_step. mp_drop_replicas forgets the sum and goes back to the update's first vendors.
- */
+ * for mp_step. mp_drop_replicas forgets the sum and goes back to the update's first vendors. */
 MP_API mp_status mp_add_replica(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                                 int64_t count, float learning_rate, int32_t* degenerate);
 MP_API mp_status mp_drop_replicas(mp_optimizer* optimizer);

@@ -4,7 +4,6 @@
 #include "core/error.h"
 #include "gpu/device_executor.h"
 #include "gpu/incoming.h"
-#include "gpu/kernels/coefficients.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/kernels/elementwise.h"
 
@@ -12,11 +11,6 @@ namespace marketplace::gpu {
 namespace {
 
 constexpr std::size_t kKeptSessions = 4;
-
-std::byte* reserve(PinnedMemory& memory, std::int64_t bytes) {
-  if (memory.bytes() < bytes) memory = PinnedMemory(bytes);
-  return memory.get<std::byte>();
-}
 
 template <class T>
 std::int64_t append(std::vector<std::byte>& to, const std::vector<T>& values) {
@@ -106,7 +100,7 @@ Session& DeviceExecutor::begin(const Request& request) {
   stream_.synchronize();  // nobody reads the staging memory any more
   Session& found = session(request);
   make_room(found, *request.plan);
-  std::byte* staging = reserve(staging_, found.upload.bytes);
+  std::byte* staging = staging_.reserve(found.upload.bytes);
   fill_upload(lowered_->programs, lowered_->models, request, found.upload, staging);
   const std::int64_t from = found.signature.samples_there ? found.upload.labels : 0;
   copy_to_device(at<void>(found.arena.upload + from), staging + from, found.upload.bytes - from,
@@ -262,7 +256,7 @@ void DeviceExecutor::run_losses(const Session& session) {
 
 void DeviceExecutor::fetch_results(const Session& session) {
   const std::int64_t bytes = session.demand.result_bytes;
-  copy_to_host(reserve(fetched_, bytes), at<void>(session.arena.results), bytes, stream_);
+  copy_to_host(fetched_.reserve(bytes), at<void>(session.arena.results), bytes, stream_);
 }
 
 // A call's kernels are recorded when it comes the second time, and replayed from then on.
@@ -290,58 +284,6 @@ void DeviceExecutor::read_losses(float* losses, LeaderStatistics* leader) const 
   read_statistics(session, leader);
 }
 
-bool DeviceExecutor::knows(const Request& request) const {
-  const Signature signature = signature_of(request);
-  return std::any_of(sessions_.begin(), sessions_.end(), [&](const Session& session) {
-    return session.runs > 0 && session.signature == signature;
-  });
-}
-
-void DeviceExecutor::bring(const Request& request) {
-  const DeviceGuard guard(device_->index);
-  const Reading reading(vectors_, stream_);
-  reserve(fetched_, begin(request).demand.result_bytes);
-}
-
-std::vector<std::uint64_t> DeviceExecutor::step_key() const {
-  const Session& session = sessions_.front();
-  std::vector<std::uint64_t> key{session.number, static_cast<std::uint64_t>(arena_generation_),
-                                 reinterpret_cast<std::uintptr_t>(fetched_.get())};
-  for (const float* base : session.bases) key.push_back(reinterpret_cast<std::uintptr_t>(base));
-  return key;
-}
-
-// Our stream takes part in what is recorded on the other.
-void DeviceExecutor::record_losses(const Stream& stream, float* published) {
-  follow(stream_, stream);
-  const Session& session = sessions_.front();
-  run_losses(session);
-  PublishArgs args;
-  args.losses = at<float>(session.arena.results);
-  args.count = session.demand.paths();
-  args.report = at<IncomingReport>(session.arena.results + session.report);
-  args.checks_values = checks_values(session.signature);
-  args.checks_labels = session.signature.label_bytes_there > 0;
-  args.out = published;
-  publish_losses_gpu(args, stream_);
-  follow(stream, stream_);
-}
-
-void DeviceExecutor::record_fetch(const Stream& stream, const Verdict* verdict) const {
-  const Session& session = sessions_.front();
-  if (verdict != nullptr)
-    copy_on_device(at<void>(session.arena.results + session.verdict), verdict, sizeof *verdict,
-                   stream);
-  copy_to_host(fetched_.get(), at<void>(session.arena.results), session.demand.result_bytes,
-               stream);
-}
-
-Verdict DeviceExecutor::read_verdict() const {
-  Verdict verdict;
-  std::memcpy(&verdict, fetched_.get<std::byte>() + sessions_.front().verdict, sizeof verdict);
-  return verdict;
-}
-
 void DeviceExecutor::read_statistics(const Session& session, LeaderStatistics* leader) const {
   if (leader == nullptr) return;
   for (const LeaderPlace& place : session.leaders) {
@@ -366,7 +308,7 @@ void DeviceExecutor::fetch_rows(const Session& session, const Chunk& chunk, std:
                                 std::int64_t samples, float* out, const std::int64_t* paths) {
   const std::int64_t batch = session.demand.batch, each = lowered_->programs.back().output_size;
   const std::int64_t bytes = chunk.rows * samples * each * 4;
-  const auto* values = reinterpret_cast<const float*>(reserve(fetched_, bytes));
+  const auto* values = reinterpret_cast<const float*>(fetched_.reserve(bytes));
   copy_to_host(fetched_.get(), at<void>(session.arena.output.back()), bytes, stream_);
   stream_.synchronize();
   for (const std::int32_t row : chunk.plan_rows) {

@@ -2,6 +2,7 @@
 // throw Error (ErrorKind::memory when memory ran out); destructors never throw.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -202,6 +203,11 @@ class PinnedMemory {
     return static_cast<T*>(handle_.get());
   }
   std::int64_t bytes() const { return bytes_; }
+  // Room for so many bytes; where that takes another block, what was there is gone.
+  std::byte* reserve(std::int64_t bytes) {
+    if (bytes_ < bytes) *this = PinnedMemory(bytes);
+    return get<std::byte>();
+  }
 
  private:
   Handle<void*, cudaFreeHost> handle_;

@@ -217,6 +217,21 @@ class StepParts:
         rows = paths_input(paths, op, len(self.marketplace), losses.size)
         return losses, rows, self._mode_name(mode)
 
+    def _refuse_other_plans(self, op: str, what: str) -> None:
+        """Refuse plans whose losses are not those of whole paths on a whole batch."""
+        if self.plan not in ("tree", "star"):
+            raise refusal(ValueError, op, f"plan 'tree' or 'star' with {what}", f"'{self.plan}'")
+
+    def _refuse_line_search(self, op: str) -> None:
+        if not self._vendors_are_seeded():
+            wanted = "vendors that follow from their seeds"
+            raise refusal(RuntimeError, op, wanted, "a line search under way (update_lr_scales)")
+
+    def _vendors_are_seeded(self) -> bool:
+        """Tell whether no line search is under way."""
+        specs = range(len(self.marketplace))
+        return all(self._native.weights(spec).kind == "seeded" for spec in specs)
+
     def _mode_name(self, mode: UnitVectorMode | str | None) -> str:
         if mode is None:
             mode = UnitVectorMode.whole if self.plan == "scatter" else UnitVectorMode.per_spec

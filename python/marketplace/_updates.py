@@ -223,17 +223,15 @@ class UpdateParts(StepParts, abc.ABC):
         -----
         Under a meta learning rate the line search runs once, along the sum's direction, with the
         last replica's seeds, on all minibatches.
-
-        On GPUs a step of plan "tree" or "star" runs without the host between losses and update,
-        with the same results, from the second of its kind on. It goes by way of the host for
-        several minibatches or replicas, a meta learning rate, ``classes``, shared probes, or a
-        recorder, which is told of a step before it happens.
+        On GPUs plain steps of trees and stars, one minibatch and one draw, run without the host
+        between losses and update, unless a recorder, ``classes`` or shared probes need the losses.
         """
         replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
         count = integer(forward_pass, "train_step", "forward_pass", 1)
         minibatches = cut(*self._batch("train_step", x, y, stream), count, "train_step")
         if replicas == count == 1 and self._is_plain():
-            return self._step_at_once(*minibatches[0], ignore_index, unit_vector_mode)
+            whole = (*minibatches[0], ignore_index)
+            return self._step_at_once(whole, self._mode_name(unit_vector_mode))
         try:
             for replica in range(replicas):
                 self._start_over()
@@ -343,16 +341,9 @@ class UpdateParts(StepParts, abc.ABC):
         alone = self._sharing is None and self.classes is None and not self._listeners
         return alone and self.meta_learning_rate is None and self.replica == 0
 
-    def _step_at_once(
-        self,
-        x: Samples,
-        y: Labels,
-        ignore_index: int | None,
-        unit_vector_mode: UnitVectorMode | str | None,
-    ) -> tuple[F32, I32]:
+    def _step_at_once(self, minibatch: Minibatch, mode: str) -> tuple[F32, I32]:
         self._start_over()
-        mode = self._mode_name(unit_vector_mode)
-        loss, paths, degenerate = self._ready().train_step(x, y, ignore_index, mode)
+        loss, paths, degenerate = self._ready().train_step(*minibatch, mode)
         self._end_update()
         self.global_step += 1
         warn_if(degenerate, "step")
@@ -407,18 +398,3 @@ class UpdateParts(StepParts, abc.ABC):
             loss, paths = self._losses(native, minibatch, index > 0)
             total = total + loss.astype(np.float64)
         return (total / len(self._minibatches)).astype(np.float32), paths
-
-    def _refuse_other_plans(self, op: str, what: str) -> None:
-        """Refuse plans whose losses are not those of whole paths on a whole batch."""
-        if self.plan not in ("tree", "star"):
-            raise refusal(ValueError, op, f"plan 'tree' or 'star' with {what}", f"'{self.plan}'")
-
-    def _refuse_line_search(self, op: str) -> None:
-        if not self._vendors_are_seeded():
-            wanted = "vendors that follow from their seeds"
-            raise refusal(RuntimeError, op, wanted, "a line search under way (update_lr_scales)")
-
-    def _vendors_are_seeded(self) -> bool:
-        """Tell whether no line search is under way."""
-        specs = range(len(self.marketplace))
-        return all(self._native.weights(spec).kind == "seeded" for spec in specs)

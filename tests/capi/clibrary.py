@@ -3,7 +3,7 @@
 import contextlib
 import ctypes as c
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -218,11 +218,28 @@ class COptimizer:
     def probe(
         self, x: Tensor, y: Tensor, name: str = "probe"
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        return self._probed(
+            x, lambda *where: call(name, self.handle, c.byref(x), c.byref(y), *where)
+        )
+
+    def train_step(
+        self, x: Tensor, y: Tensor, rate: float
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], bool]:
+        equal = c.c_int32(-1)
+
+        def run(*where: Any) -> None:
+            given = c.byref(x), c.byref(y), c.c_float(rate)
+            call("train_step", self.handle, *given, *where, c.byref(equal))
+
+        return *self._probed(x, run), bool(equal.value)
+
+    def _probed(
+        self, x: Tensor, run: Callable[..., None]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         count = c.c_int64(self.path_count(x.shape[0]))
         loss = np.empty(count.value, np.float32)
         paths = np.empty((count.value, self.depth), np.int32)
-        where = c.c_void_p(loss.ctypes.data), c.c_void_p(paths.ctypes.data), c.byref(count)
-        call(name, self.handle, c.byref(x), c.byref(y), *where)
+        run(c.c_void_p(loss.ctypes.data), c.c_void_p(paths.ctypes.data), c.byref(count))
         return loss[: count.value], paths[: count.value]
 
     def accumulate(self, x: Tensor, y: Tensor) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -64,6 +64,24 @@ def test_steps_have_the_same_bits(run: str) -> None:
         check_weights(python, market)
 
 
+@pytest.mark.parametrize("run", [*RUNS, "meta"])
+def test_a_step_in_one_call_has_the_same_bits(run: str) -> None:
+    python, market = pairs.digits()
+    search = {"meta_learning_rate": 0.1}
+    own, given = (RUNS | {"meta": ({"plan": "star"} | search, {"plan": STAR} | search)})[run]
+    first = Optimizer(python, 0.05, seed=7, device="cpu", **own)
+    second = COptimizer(market, 3, seed=7, learning_rate=0.05, **given)
+    for step in range(3):
+        x, y = batches((6, 1, 12, 12), 5)
+        first.learning_rate = rate = np.float32(0.05 / (1 + step))
+        expected, rows = first.train_step(x, y)
+        loss, paths, equal = second.train_step(tensor(x), tensor(y), rate)
+        np.testing.assert_array_equal(loss, expected)
+        np.testing.assert_array_equal(paths, rows)
+        assert equal is False
+        check_weights(python, market)
+
+
 def test_every_layer_trains_to_the_same_bits() -> None:
     python, market = pairs.every_layer()
     x = np.random.default_rng(1).normal(size=(5, 4, 9, 11)).astype(np.float32)

@@ -14,11 +14,6 @@ std::int64_t sample_bytes(const Batch& batch) {
   return element_count(batch.sample_shape) * size_bytes(batch.dtype);
 }
 
-std::byte* reserve(PinnedMemory& memory, std::int64_t bytes) {
-  if (memory.bytes() < bytes) memory = PinnedMemory(bytes);
-  return memory.get<std::byte>();
-}
-
 // The device's samples of the batch.
 Batch part_of(const NodeCall& call) {
   Batch part = *call.batch;
@@ -87,7 +82,7 @@ void NodeDevice::make_room(const NodeCall& call) {
 
 // Scale, labels, keys, and the samples where they come from the host.
 void NodeDevice::upload(const NodeCall& call) {
-  std::byte* staging = reserve(staging_, arena_.upload_bytes);
+  std::byte* staging = staging_.reserve(arena_.upload_bytes);
   const auto put = [&](std::int64_t to, const void* from, std::int64_t bytes) {
     if (bytes > 0) std::memcpy(staging + to, from, static_cast<std::size_t>(bytes));
   };
@@ -181,7 +176,7 @@ void NodeDevice::start(const NodeCall& call) {
     graph_.launch(stream_);
   }
   const auto report_bytes = static_cast<std::int64_t>(sizeof(IncomingReport));
-  std::byte* fetched = reserve(fetched_, report_bytes + call.count * 4);
+  std::byte* fetched = fetched_.reserve(report_bytes + call.count * 4);
   copy_to_host(fetched, report_.get(), report_bytes, stream_);
   copy_to_host(fetched + report_bytes, floats(arena_.losses), call.count * 4, stream_);
 }
