@@ -38,10 +38,10 @@ function(marketplace_wants_plugin name option compiler device_file result)
   endif()
 endfunction()
 
-# How each vendor's compiler is called: <vendor>_compile, <vendor>_link.
+# How each vendor's compiler is called: <vendor>_compile for kernels, <vendor>_host for the sources without,
+# which need no pass per chip, <vendor>_link.
 function(marketplace_gpu_commands)
-  # "contract": two roundings stay two, as on the CPU (cmake/defaults.cmake)
-  set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -fmad=false -I "${PROJECT_SOURCE_DIR}/csrc"
+  set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -I "${PROJECT_SOURCE_DIR}/csrc"
       -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
     list(APPEND cuda -Xcompiler -Wno-restrict)  # false alarms, see warnings.cmake
@@ -54,6 +54,9 @@ function(marketplace_gpu_commands)
     list(APPEND cuda -Werror all-warnings)
     list(APPEND hip_compile -Werror)
   endif()
+  set(cuda_host ${cuda} -x c++ PARENT_SCOPE)
+  # "contract": two roundings stay two, as on the CPU (cmake/defaults.cmake)
+  list(APPEND cuda -fmad=false)
   set(targets)
   foreach(architecture IN LISTS MARKETPLACE_CUDA_ARCHITECTURES)
     list(APPEND targets -gencode "arch=compute_${architecture},code=sm_${architecture}")
@@ -67,6 +70,8 @@ function(marketplace_gpu_commands)
     list(APPEND targets "--offload-arch=${architecture}")
   endforeach()
   set(hip_compile ${hip_compile} ${targets} PARENT_SCOPE)
+  # clang names a variable after the id of a file, which it gives only what has a part for devices
+  set(hip_host ${hip_compile} ${targets} --cuda-host-only -Xclang "-cuid=<source>" PARENT_SCOPE)
   set(hip_link ${hip} --hip-link ${targets} PARENT_SCOPE)
 endfunction()
 
@@ -79,9 +84,13 @@ function(marketplace_gpu_plugin vendor)
     get_filename_component(folder "${object}" DIRECTORY)
     file(MAKE_DIRECTORY "${folder}")
     set(path "${PROJECT_SOURCE_DIR}/csrc/gpu/${source}")
+    set(compile ${${vendor}_compile})
+    if(NOT source MATCHES "^kernels/")
+      string(REPLACE "<source>" "${source}" compile "${${vendor}_host}")
+    endif()
     add_custom_command(
       OUTPUT "${object}"
-      COMMAND ${${vendor}_compile} "-DMARKETPLACE_VERSION=\"${PROJECT_VERSION}\"" -MD -MF "${object}.d"
+      COMMAND ${compile} "-DMARKETPLACE_VERSION=\"${PROJECT_VERSION}\"" -MD -MF "${object}.d"
               -c "${path}" -o "${object}"
       DEPENDS "${path}" DEPFILE "${object}.d" COMMENT "${vendor}: ${source}" VERBATIM)
     list(APPEND objects "${object}")

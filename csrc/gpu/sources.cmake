@@ -1,4 +1,5 @@
-# Device code: compiled as CUDA, as HIP, and as plain C++ for the tests' SIMT shim.
+# Device code: compiled as CUDA, as HIP, and as plain C++ for the tests' SIMT shim. Kernels are in kernels/ alone;
+# the rest calls the runtime, and no chip has a part in it.
 set(MARKETPLACE_GPU_SOURCES
   checksum.cu device_executor.cu device_step.cu exchange.cu executor.cu gpu_backend.cu incoming.cu measure.cu memory.cu plugin.cu run_program.cu
   node/arena.cu node/node_device.cu node/node_run.cu node/prober.cu node/segment.cu node/stage.cu runtime.cu scorer.cu session.cu team.cu

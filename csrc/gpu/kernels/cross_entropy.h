@@ -2,6 +2,7 @@
 // mean over the batch, in float64 and in an order that depends on the batch alone.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "gpu/runtime.h"

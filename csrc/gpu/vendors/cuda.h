@@ -21,6 +21,7 @@ inline constexpr bool kHasAsyncCopy = true;
 inline constexpr std::int64_t kMostSharedBytes = 227 * 1024;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 
+#if defined(__CUDACC__)  // sources without kernels are compiled as plain C++
 template <class T>
 __device__ __forceinline__ T shuffle(T value, int lane) {
   return __shfl_sync(kAllLanes, value, lane);
@@ -68,6 +69,7 @@ template <int kPending>
 __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
+#endif
 
 // Kernels start with 48 KiB at most; more must be asked for.
 inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
