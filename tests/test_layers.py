@@ -67,13 +67,14 @@ def check(op, case, actual, x, params, dtype="float32"):
     )
 
 
-def run_market(op, case, x, params, vendors, dtype, threads):
+def run_market(op, case, x, params, vendors, dtype, threads, device="auto"):
     """Run the op as a market of one spec: results ``(V, B, ...)``, and each vendor's weights."""
     model = mp.nn.Model(op.layer(case.options))
     model.load_state_dict(model.state_dict() | {f"layers.0.{k}": v for k, v in params.items()})
     seeds = fresh_seeds([vendors])
     market = [mp.Spec(model=model, vendor_count=vendors)]
-    optimizer = mp.Optimizer(market, LEARNING_RATE, seeds=seeds, dtype=dtype, threads=threads)
+    options = {"dtype": dtype, "threads": threads, "device": device}
+    optimizer = mp.Optimizer(market, LEARNING_RATE, seeds=seeds, **options)
     result, paths = mp.forward(market, x, vendors=optimizer.vendors)
     assert np.array_equal(paths, np.arange(vendors)[:, None])
     return np.asarray(result), vendor_params(params, seeds[0])
