@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "gpu/doors.h"
@@ -9,10 +8,7 @@
 namespace marketplace::gpu {
 namespace {
 
-constexpr std::uint64_t kTaskKey = 0x6E6F6465;  // unlike those of update.cu
-constexpr std::int64_t kPieces = 16;            // of a batch, for at most this many devices
-
-std::atomic<std::uint64_t> probers{0};
+constexpr std::int64_t kPieces = 16;  // of a batch, for at most this many devices
 
 // A task's arguments: what every spec's gradients are multiplied by, and what signs follow from.
 struct TaskNumbers {
@@ -29,7 +25,7 @@ GpuNodeProber::GpuNodeProber(const Models& models, const std::vector<std::int64_
                              const Shape& input_shape, std::shared_ptr<Team> team)
     : market_(std::make_shared<NodeMarket>(models, counts, input_shape)),
       team_(std::move(team)),
-      id_(probers++) {
+      number_(unique_number()) {
   std::shared_ptr<const Lowered> prefix;
   if (market_->first_spec > 0)
     prefix = lower_market({models.begin(), models.begin() + market_->first_spec}, input_shape,
@@ -119,7 +115,7 @@ void GpuNodeProber::add_task(std::size_t spec, const NodeProbe& probe, std::int6
                              float share, bool add, Vector& gradient) {
   const auto target = add ? team_->change(gradient) : team_->overwrite(gradient);
   Task task;
-  task.key = {kTaskKey, id_, spec, static_cast<std::uint64_t>(pieces), add};
+  task.key = {number_, spec, static_cast<std::uint64_t>(pieces), add};
   for (const auto& device : devices_) {
     task.key.push_back(reinterpret_cast<std::uintptr_t>(device->gradients()));
     task.key.push_back(reinterpret_cast<std::uintptr_t>(device->changes()));

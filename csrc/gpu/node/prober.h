@@ -33,7 +33,7 @@ class GpuNodeProber : public NodeProber {
   std::shared_ptr<const NodeMarket> market_;
   std::shared_ptr<Team> team_;
   std::vector<std::unique_ptr<NodeDevice>> devices_;
-  const std::uint64_t id_;  // among all probers, for recordings
+  const std::uint64_t number_;  // of its tasks
 };
 
 }  // namespace marketplace::gpu
