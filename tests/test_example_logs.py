@@ -194,26 +194,37 @@ def test_replay_after_a_kill(tmp_path):
 # Losses that are not finite
 
 
-def spoil(monkeypatch, step, paths=None):
-    """Let the probe of one step give NaN for some paths, or spoil the weights before it."""
+def spoil_losses(monkeypatch, step, paths):
+    """Let the probe of one step give NaN for some paths, on a way that Python sees."""
     probe = Optimizer._probe
 
     def spoiled(self, *arguments, **options):
-        if self.global_step == step and paths is None:
-            model = self.marketplace[2].model
-            model.load_state_dict({k: v * np.nan for k, v in model.state_dict().items()})
         loss, rows = probe(self, *arguments, **options)
-        if self.global_step == step and paths is not None:
+        if self.global_step == step:
             loss[paths] = np.nan
         return loss, rows
 
     monkeypatch.setattr(Optimizer, "_probe", spoiled)
+    monkeypatch.setattr(Optimizer, "_is_plain", lambda self: False)
+
+
+def spoil_weights(monkeypatch, step):
+    """Make a spec's weights NaN before one step."""
+    train_step = Optimizer.train_step
+
+    def spoiled(self, *arguments, **options):
+        if self.global_step == step:
+            model = self.marketplace[2].model
+            model.load_state_dict({k: v * np.nan for k, v in model.state_dict().items()})
+        return train_step(self, *arguments, **options)
+
+    monkeypatch.setattr(Optimizer, "train_step", spoiled)
 
 
 def test_nan_losses_stop_the_run_and_keep_the_last_good_state(monkeypatch, tmp_path, capsys):
     state, log = tmp_path / "state", tmp_path / "run.jsonl"
     assert run("--steps", 4, "--checkpoint", tmp_path / "four") == 0
-    spoil(monkeypatch, 4, [2, 5])
+    spoil_losses(monkeypatch, 4, [2, 5])
     capsys.readouterr()
     assert run("--steps", 9, "--checkpoint", state, "--log", log, "--quiet") == 1
     captured = capsys.readouterr()
@@ -228,7 +239,7 @@ def test_nan_losses_stop_the_run_and_keep_the_last_good_state(monkeypatch, tmp_p
 def test_a_base_model_that_answers_nan_does_not_replace_a_checkpoint(monkeypatch, tmp_path, capsys):
     state = tmp_path / "state"
     assert run("--steps", 2, "--checkpoint", tmp_path / "two") == 0
-    spoil(monkeypatch, 3)
+    spoil_weights(monkeypatch, 3)
     arguments = ["--steps", 9, "--checkpoint", state, "--checkpoint-every", 2, "--quiet"]
     assert run(*arguments) == 1
     error = capsys.readouterr().err
