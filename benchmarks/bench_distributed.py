@@ -14,7 +14,7 @@ exchange   the time in the probe less that of the slowest share: messages, waiti
            probe: the others wait for the slowest rank's step. Of Ray this process's, which waits
            for the slowest worker's.
 
-MPI needs ``mpiexec`` beside this Python.
+MPI needs ``mpiexec`` beside this Python; its ranks, of one thread each, stay on a core each.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def time_ray(workers: int, steps: int) -> tuple[list[float], list[float]]:
 def time_mpi(workers: int, steps: int) -> tuple[list[float], list[float]]:
     """Time steps whose probes MPI ranks share, as the first rank sees them, and exchanges."""
     mpiexec = pathlib.Path(sys.executable).with_name("mpiexec")
-    command = [str(mpiexec), "-n", str(workers), sys.executable, "-m"]
+    command = [str(mpiexec), "-bind-to", "core", "-n", str(workers), sys.executable, "-m"]
     command += ["benchmarks.bench_distributed", "--as-rank", "--steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     times, exchanges = json.loads(done.stdout)
