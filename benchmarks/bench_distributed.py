@@ -14,7 +14,8 @@ exchange   the time in the probe less that of the slowest share: messages, waiti
            probe: the others wait for the slowest rank's step. Of Ray this process's, which waits
            for the slowest worker's.
 
-MPI needs ``mpiexec`` beside this Python; its ranks, of one thread each, stay on a core each.
+MPI needs ``mpiexec`` beside this Python; its ranks, of one thread each, stay on a core each, and so
+do the actors.
 """
 
 import argparse
@@ -91,7 +92,7 @@ def time_ray(workers: int, steps: int) -> tuple[list[float], list[float]]:
     """Time steps whose probes Ray actors share, and their exchanges."""
     from marketplace.distributed import RayCluster
 
-    with RayCluster(make, step, workers=workers) as cluster:
+    with RayCluster(make, step, workers=workers, bind=True) as cluster:
         exchanges = watch_exchange(cluster.optimizer)
         times = time_steps(cluster.optimizer, steps)
     return times, exchanges[-steps:]

@@ -47,6 +47,19 @@ def test_four_workers_give_the_bits_of_one_process():
         np.testing.assert_array_equal(paths, expected[1])
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_workers_that_keep_to_cores():
+    cores = sorted(os.sched_getaffinity(0))
+    with cluster(workers=3, bind=True) as three:
+        for _ in range(3):
+            three.step()
+        kept = [os.sched_getaffinity(pid_of(name)) for name in three.worker_names]
+        assert sorted(map(min, kept)) == sorted(cores[k % len(cores)] for k in range(3))
+        assert all(len(mine) == 1 for mine in kept)
+        assert programs.checksum(three.optimizer) == programs.alone(3)
+    assert sorted(os.sched_getaffinity(0)) == cores
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_probe_costs_at_most_eight_bytes_a_path_and_64(workers):
     with cluster(workers=workers) as some:

@@ -1,5 +1,6 @@
 """Probes shared among the actors of a Ray cluster, which may die and be replaced."""
 
+import itertools
 import time
 import warnings
 from collections.abc import Callable
@@ -58,6 +59,10 @@ class RayCluster:
         With 0, for programs that change weights outside of the optimizer's steps, always.
     worker_options : dict, optional
         Options of the actors, such as ``{"num_gpus": 1}``; one CPU each if not given.
+    bind : bool
+        Whether every worker keeps to as many cores as it has threads, the next ones of its machine:
+        shares come back sooner, above all where workers are no fewer than cores. Not for machines
+        on which others compute too. Linux only; elsewhere workers stay free.
 
     Attributes
     ----------
@@ -93,6 +98,7 @@ class RayCluster:
         check_every: int = 100,
         replay_steps: int = 1000,
         worker_options: dict[str, Any] | None = None,
+        bind: bool = False,
     ) -> None:
         count = integer(workers, OP, "workers", 1)
         self.optimizer = make_optimizer()
@@ -102,6 +108,7 @@ class RayCluster:
         self._make_optimizer, self._step = make_optimizer, step
         self.timeout, self._check_every = timeout, check_every
         self._worker_options = {"num_cpus": 1} if worker_options is None else worker_options
+        self._bind = bool(bind)
         self.probes = 0
         self._started = self._fruitless = 0
         self._workers: list[Worker] = []  # that follow the program
@@ -226,7 +233,16 @@ class RayCluster:
             return False
         worker.place, worker.node, worker.point = hello.place, hello.node, hello.point
         self._compare_identity(worker, hello.identity)
+        if self._bind:
+            worker.seat = self._free_seat(worker.node)
+            worker.actor.keep_to_cores.remote(worker.seat)
         return True
+
+    def _free_seat(self, node: str) -> int:
+        """Give the first number that no worker of a machine has."""
+        others = self._workers + self._newcomers
+        taken = {worker.seat for worker in others if worker.node == node}
+        return next(seat for seat in itertools.count() if seat not in taken)
 
     def _let_in(self, native: _core.Optimizer, minibatch: Minibatch) -> None:
         """Let newcomers follow from this step on; their shares begin with the next probe."""

@@ -23,6 +23,7 @@ class Worker:
     place: str = "starting"
     node: str = ""
     point: Point | None = None  # where it begins
+    seat: int = -1  # among its machine's workers, where they keep to cores
     useful: bool = False  # has evaluated something
     link: Link | None = field(default=None, repr=False)
 

@@ -1,5 +1,6 @@
 """What runs in a Ray actor, and the bytes that it is asked with: nine, and four a path."""
 
+import contextlib
 import os
 import socket
 import struct
@@ -65,6 +66,17 @@ class Hello:
     point: Point
 
 
+def stay(seat: int, threads: int) -> None:
+    """Keep this process on ``threads`` cores, the next ones for every seat."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    mine = {cores[(seat * threads + thread) % len(cores)] for thread in range(threads)}
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            os.sched_setaffinity(int(task), mine)
+
+
 class RayWorker:
     """Holds a market and its optimizer, follows the program, evaluates shares."""
 
@@ -79,6 +91,10 @@ class RayWorker:
         self._optimizer = self._make_optimizer()
         place = f"pid {os.getpid()} at {socket.gethostname()}"
         return Hello(place, node_id(), identify(self._optimizer), point_of(self._optimizer))
+
+    def keep_to_cores(self, seat: int) -> None:
+        """Keep all threads on as many cores as compute; see ``stay``."""
+        stay(seat, self._optimizer.threads)
 
     def join(self, message: bytes, present: Present | None, checkpoint: bytes | None) -> bytes:
         """Take over the run's present state, begin to follow, and evaluate a share.
