@@ -6,19 +6,12 @@
 #include "gpu/incoming.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/kernels/elementwise.h"
+#include "gpu/table_block.h"
 
 namespace marketplace::gpu {
 namespace {
 
 constexpr std::size_t kKeptSessions = 4;
-
-template <class T>
-std::int64_t append(std::vector<std::byte>& to, const std::vector<T>& values) {
-  const std::size_t at = (to.size() + 255) / 256 * 256, bytes = values.size() * sizeof(T);
-  to.resize(at + bytes);
-  if (bytes > 0) std::memcpy(to.data() + at, values.data(), bytes);
-  return static_cast<std::int64_t>(at);
-}
 
 }  // namespace
 
@@ -39,10 +32,10 @@ void DeviceExecutor::upload_constants() {
     const Program& program = lowered_->programs[i];
     const ParameterTable table = parameter_table(*lowered_->models[i], &program.packings);
     LevelTables tables{};
-    tables.parameters = append(block, table.parameters);
-    tables.tiles = append(block, table.tiles);
+    tables.parameters = append_table(block, table.parameters);
+    tables.tiles = append_table(block, table.tiles);
     tables.tile_count = static_cast<std::int64_t>(table.tiles.size());
-    tables.taps = append(block, program.taps);
+    tables.taps = append_table(block, program.taps);
     tables_.push_back(tables);
   }
   const auto bytes = static_cast<std::int64_t>(block.size());

@@ -60,7 +60,7 @@ class Runner {
 
   void contract(const Step& step) const {
     const Contraction& c = step.contraction;
-    ContractArgs args;
+    ContractArgs args(c);
     args.in = pointer(step.a);
     args.out = pointer(step.out);
     args.packed = args_.packed;
@@ -69,20 +69,9 @@ class Runner {
     args.bias_at = step.bias_at;
     args.taps = args_.taps + c.taps_at;
     args.samples = args_.samples;
-    args.rows = c.rows();
-    args.columns = c.columns;
     args.groups = c.groups;
-    args.sample_stride = c.height * c.width * c.channels;
     args.group_stride = c.groups == 1 ? 0 : c.channels / c.groups;
     args.padded_depth = c.padded_depth;
-    args.height = static_cast<std::int32_t>(c.height);
-    args.width = static_cast<std::int32_t>(c.width);
-    args.channels = static_cast<std::int32_t>(c.channels);
-    args.out_width = static_cast<std::int32_t>(c.out_width);
-    for (int axis : {0, 1}) {
-      args.stride[axis] = static_cast<std::int32_t>(c.window.stride[axis]);
-      args.padding[axis] = static_cast<std::int32_t>(c.window.padding[axis]);
-    }
     args.activation = step.activation;
     args.float_out = program_.slots[step.out].floats;
     if (step.out == program_.output_slot) args.loss = args_.loss;

@@ -1,23 +1,8 @@
-#include <cstring>
-
 #include "gpu/memory.h"
 #include "gpu/scorer.h"
+#include "gpu/table_block.h"
 
 namespace marketplace::gpu {
-namespace {
-
-// Tables lie as memory does: the next one begins where Extent would put it.
-std::int64_t append(std::vector<std::byte>& block, const std::vector<std::int32_t>& values) {
-  const auto at = static_cast<std::int64_t>(block.size());
-  Extent extent;
-  extent.add(at + static_cast<std::int64_t>(values.size()) * 4);
-  block.resize(static_cast<std::size_t>(extent.bytes()));
-  if (!values.empty()) std::memcpy(block.data() + at, values.data(), values.size() * 4);
-  return at;
-}
-
-}  // namespace
-
 Scorer::Scorer(std::shared_ptr<Team> team, Scoring scoring, const std::vector<Part>& parts)
     : team_(std::move(team)), scoring_(std::move(scoring)), number_(unique_number()) {
   for (const Part& part : parts) {
@@ -73,10 +58,10 @@ void Scorer::make_entries(std::vector<std::byte>& block) {
     must_differ.push_back(group.must_differ ? 1 : 0);
   }
   entry_count_ = static_cast<std::int64_t>(entries.size());
-  places_.entries = append(block, entries);
-  places_.group_of = append(block, group_of);
-  places_.group_first = append(block, group_first);
-  places_.must_differ = append(block, must_differ);
+  places_.entries = append_table(block, entries);
+  places_.group_of = append_table(block, group_of);
+  places_.group_first = append_table(block, group_first);
+  places_.must_differ = append_table(block, must_differ);
 }
 
 // Per vendor of every spec, the entries of its paths in the spec's group, in ascending order.
@@ -97,8 +82,8 @@ void Scorer::make_terms(std::vector<std::byte>& block) {
     }
     if (own_group) first += static_cast<std::int32_t>(group.paths.size());
   }
-  places_.terms = append(block, terms);
-  places_.term_first = append(block, term_first);
+  places_.terms = append_table(block, terms);
+  places_.term_first = append_table(block, term_first);
 }
 
 float* Scorer::losses(std::size_t device, std::size_t part) const {

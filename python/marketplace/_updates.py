@@ -83,8 +83,8 @@ class UpdateParts(StepParts, abc.ABC):
         -----
         On a GPU, x and y may be arrays of CuPy, hip-python, PyTorch or others on a device of the
         same kind (``__dlpack__`` or ``__cuda_array_interface__``). They are copied from device to
-        device, behind the work that makes them; labels come to the host but for plan
-        "tree" and "star", and for classes.
+        device, behind the work that makes them; labels come to the host for
+        ``classes`` and for plans other than "tree" and "star".
         """
         return self._probe("probe", x, y, ignore_index, stream, further=False)
 
@@ -223,8 +223,7 @@ class UpdateParts(StepParts, abc.ABC):
         -----
         Under a meta learning rate the line search runs once, along the sum's direction, with the
         last replica's seeds, on all minibatches.
-        On GPUs plain steps of trees and stars, one minibatch and one draw, run without the host
-        between losses and update, unless a recorder, ``classes`` or shared probes need the losses.
+        On GPUs the host is not asked in between where trees and stars can do without it.
         """
         replicas = integer(marketplace_replica, "train_step", "marketplace_replica", 1)
         count = integer(forward_pass, "train_step", "forward_pass", 1)

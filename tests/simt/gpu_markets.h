@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
+#include <utility>
 
 #include "../cpp/markets.h"
 #include "control.h"
 #include "gpu/gpu_backend.h"
+#include "market/optimizer.h"
 #include "market/plan.h"
 #include "market/seeds.h"
 
@@ -26,6 +29,26 @@ inline std::shared_ptr<Market> on_gpu(const Models& models, DType dtype,
                                       std::vector<int> devices = {0},
                                       std::int64_t max_memory_bytes = 0) {
   return std::make_shared<Market>(gpu::make_gpu_backend(devices, dtype, max_memory_bytes), models);
+}
+
+// The first devices of a machine.
+inline std::vector<int> first(int count) {
+  std::vector<int> devices(count);
+  std::iota(devices.begin(), devices.end(), 0);
+  return devices;
+}
+
+inline constexpr RuleKind kRules[] = {RuleKind::unit, RuleKind::momentum, RuleKind::clipup,
+                                      RuleKind::adam};
+
+// Weights and moments.
+inline std::vector<Vector> state_of(const Optimizer& optimizer, const Models& models) {
+  std::vector<Vector> all;
+  for (const auto& model : models) all.push_back(std::as_const(*model).weights());
+  const UpdateRule::State& rule = optimizer.rule().state();
+  all.insert(all.end(), rule.first.begin(), rule.first.end());
+  all.insert(all.end(), rule.second.begin(), rule.second.end());
+  return all;
 }
 
 inline std::vector<VendorWeights> seeded(const std::vector<std::int64_t>& counts) {

@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <limits>
-#include <numeric>
 
 #include "api.h"
 #include "core/error.h"
@@ -20,26 +19,18 @@ namespace {
 constexpr PlanKind kPlans[] = {PlanKind::tree, PlanKind::star};
 constexpr UnitVectorMode kModes[] = {UnitVectorMode::per_spec, UnitVectorMode::whole};
 constexpr Shaping kShapings[] = {Shaping::z, Shaping::rank, Shaping::sign};
-constexpr RuleKind kRules[] = {RuleKind::unit, RuleKind::momentum, RuleKind::clipup,
-                               RuleKind::adam};
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-std::vector<int> first(int count) {
-  std::vector<int> devices(count);
-  std::iota(devices.begin(), devices.end(), 0);
-  return devices;
-}
-
 // -- scoring alone --------------------------------------------------------------------------------
 
-struct Layout {
+struct PlannedMarket {
   std::vector<std::int64_t> counts;
   Plan plan;
   std::vector<std::int32_t> paths;
 };
 
-Layout market_of(PlanKind kind, std::vector<std::int64_t> counts) {
+PlannedMarket market_of(PlanKind kind, std::vector<std::int64_t> counts) {
   Plan plan = kind == PlanKind::star ? star_plan(counts) : tree_plan(counts, {});
   std::vector<std::int32_t> paths = plan_paths(plan);
   return {std::move(counts), std::move(plan), std::move(paths)};
@@ -51,7 +42,7 @@ struct Scored {
 };
 
 // Publishes made-up losses on every device of a team, and reads what each made of them.
-Scored score_on_gpu(int devices, const Layout& market, const Scoring& scoring,
+Scored score_on_gpu(int devices, const PlannedMarket& market, const Scoring& scoring,
                     const std::vector<float>& losses) {
   std::vector<std::shared_ptr<gpu::Device>> opened;
   for (const int index : first(devices))
@@ -94,7 +85,7 @@ std::vector<std::vector<float>> narrow(const Coefficients& coefficients) {
   return all;
 }
 
-void check_scores(int devices, PlanKind kind, const Layout& market,
+void check_scores(int devices, PlanKind kind, const PlannedMarket& market,
                   const std::vector<float>& losses) {
   for (const UnitVectorMode mode : kModes)
     for (const Shaping shaping : kShapings) {
@@ -135,14 +126,7 @@ struct Trainee {
         optimizer(on_gpu(models, DType::float32, first(devices), max_memory_bytes), counts,
                   std::vector<std::int64_t>(counts.size(), 0), options, std::nullopt) {}
 
-  std::vector<Vector> state() const {
-    std::vector<Vector> all;
-    for (const auto& model : models) all.push_back(std::as_const(*model).weights());
-    const UpdateRule::State& rule = optimizer.rule().state();
-    all.insert(all.end(), rule.first.begin(), rule.first.end());
-    all.insert(all.end(), rule.second.begin(), rule.second.end());
-    return all;
-  }
+  std::vector<Vector> state() const { return state_of(optimizer, models); }
 };
 
 Models tiny_models() {
@@ -178,7 +162,7 @@ TEST_CASE("a device finds the CPU's coefficients, to the bit") {
   for (const int devices : {1, 2, 4}) {
     simt::reset(machine(devices));
     for (const PlanKind kind : kPlans) {
-      const Layout market = market_of(kind, {3, 1, 4});
+      const PlannedMarket market = market_of(kind, {3, 1, 4});
       std::vector<float> losses(market.plan.path_count());
       fill(losses, 7);
       check_scores(devices, kind, market, losses);
@@ -193,10 +177,10 @@ TEST_CASE("a device finds the CPU's coefficients, to the bit") {
     }
   }
   simt::reset(machine(1));
-  const Layout alone = market_of(PlanKind::star, {1});
+  const PlannedMarket alone = market_of(PlanKind::star, {1});
   check_scores(1, PlanKind::star, alone, {0.5f});
   check_scores(1, PlanKind::tree, alone, {0.5f});
-  const Layout many = market_of(PlanKind::tree, {13, 9, 11});  // more than one block stages
+  const PlannedMarket many = market_of(PlanKind::tree, {13, 9, 11});  // more than one block stages
   std::vector<float> losses(many.plan.path_count());
   fill(losses, 8);
   check_scores(1, PlanKind::tree, many, losses);
@@ -207,7 +191,7 @@ TEST_CASE("losses that are not finite hold an update back") {
   for (const float bad : {kNan, kInfinity, -kInfinity})
     for (const PlanKind kind : kPlans)
       for (const Shaping shaping : kShapings) {
-        const Layout market = market_of(kind, {2, 3});
+        const PlannedMarket market = market_of(kind, {2, 3});
         const Scoring scoring{
             shaping, score_groups(kind, UnitVectorMode::per_spec, market.paths, market.counts),
             market.paths, market.counts};

@@ -2,8 +2,6 @@
 // several.
 #include <doctest/doctest.h>
 
-#include <numeric>
-
 #include "api.h"
 #include "core/error.h"
 #include "gpu_markets.h"
@@ -13,9 +11,6 @@ using namespace marketplace;
 using namespace marketplace::tests;
 
 namespace {
-
-constexpr RuleKind kRules[] = {RuleKind::unit, RuleKind::momentum, RuleKind::clipup,
-                               RuleKind::adam};
 
 Optimizer make(std::shared_ptr<Market> market, RuleKind rule,
                std::optional<float> meta = std::nullopt) {
@@ -30,12 +25,6 @@ Optimizer make(std::shared_ptr<Market> market, RuleKind rule,
   return Optimizer(std::move(market), {3, 2, 4}, {0, 0, 0}, options, std::nullopt);
 }
 
-std::vector<int> first(int count) {
-  std::vector<int> devices(count);
-  std::iota(devices.begin(), devices.end(), 0);
-  return devices;
-}
-
 // The same losses for everybody: what follows from them must be the same to the bit.
 Probe made_up(Optimizer& optimizer, int step) {
   Probe probe;
@@ -43,16 +32,6 @@ Probe made_up(Optimizer& optimizer, int step) {
   fill(probe.losses, 100 + step);
   probe.paths = plan_paths(optimizer.plan());
   return probe;
-}
-
-// Weights and moments.
-std::vector<Vector> state_of(const Optimizer& optimizer, const Models& models) {
-  std::vector<Vector> all;
-  for (const auto& model : models) all.push_back(std::as_const(*model).weights());
-  const UpdateRule::State& rule = optimizer.rule().state();
-  all.insert(all.end(), rule.first.begin(), rule.first.end());
-  all.insert(all.end(), rule.second.begin(), rule.second.end());
-  return all;
 }
 
 // Steps of every kind.

@@ -19,7 +19,31 @@ struct LossArgs {
   std::int32_t ignored = 0;
 };
 
-struct ContractArgs {
+// How a contraction's windows lie in its input, for kernels.
+struct WindowArgs {
+  std::int64_t rows = 0, columns = 0;  // pixels and channels out of one group
+  std::int64_t sample_stride = 0;
+  std::int32_t height = 0, width = 0, channels = 0, out_width = 0;
+  std::int32_t stride[2] = {1, 1}, padding[2] = {0, 0};
+
+  WindowArgs() = default;
+  explicit WindowArgs(const Contraction& c)
+      : rows(c.rows()),
+        columns(c.columns),
+        sample_stride(c.height * c.width * c.channels),
+        height(static_cast<std::int32_t>(c.height)),
+        width(static_cast<std::int32_t>(c.width)),
+        channels(static_cast<std::int32_t>(c.channels)),
+        out_width(static_cast<std::int32_t>(c.out_width)) {
+    for (int axis : {0, 1}) {
+      stride[axis] = static_cast<std::int32_t>(c.window.stride[axis]);
+      padding[axis] = static_cast<std::int32_t>(c.window.padding[axis]);
+    }
+  }
+};
+
+struct ContractArgs : WindowArgs {
+  using WindowArgs::WindowArgs;
   const void* in = nullptr;
   void* out = nullptr;
   const std::byte* packed = nullptr;  // of vendor 0
@@ -29,10 +53,7 @@ struct ContractArgs {
   const Product* products = nullptr;
   std::int64_t parents = 1, vendors = 1, product_count = 0;  // of every product
   std::int64_t samples = 0;
-  std::int64_t rows = 0, columns = 0, groups = 1;  // pixels and channels out of one group
-  std::int64_t sample_stride = 0, group_stride = 0, padded_depth = 0;
-  std::int32_t height = 0, width = 0, channels = 0, out_width = 0;
-  std::int32_t stride[2] = {1, 1}, padding[2] = {0, 0};
+  std::int64_t groups = 1, group_stride = 0, padded_depth = 0;
   std::int64_t tile_columns = 0, row_tiles = 0, column_tiles = 0;  // set by contract_gpu
   Activation activation = Activation::none;
   bool float_out = false;

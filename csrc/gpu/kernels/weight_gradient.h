@@ -6,19 +6,19 @@
 // over its piece's samples and pixels in order, see node.h.
 #pragma once
 
+#include "gpu/kernels/contract.h"
 #include "gpu/kernels/node.h"
 
 namespace marketplace::gpu {
 
-struct WeightGradientArgs {
+struct WeightGradientArgs : WindowArgs {
+  using WindowArgs::WindowArgs;
   const float* in = nullptr;
   const float* errors = nullptr;
   const float* noise = nullptr;  // (samples,): errors are divided by noise and probes, or null
   float probes = 1;
   const Tap* taps = nullptr;
-  std::int64_t rows = 0, columns = 0, depth = 0, sample_stride = 0;  // pixels, O, K
-  std::int32_t height = 0, width = 0, channels = 0, out_width = 0;
-  std::int32_t stride[2] = {1, 1}, padding[2] = {0, 0};
+  std::int64_t depth = 0;  // K
   TileRange range;
   float* partial = nullptr;
   std::int64_t partial_stride = 0;  // between pieces

@@ -194,24 +194,13 @@ void NodeDevice::measure(std::size_t l, const NodeCall& call, const TileRange& r
 void NodeDevice::add_gradient(std::size_t l, const TileRange& range) const {
   const NodeStage& stage = market_->stages[l];
   const Contraction& c = stage.contraction();
-  WeightGradientArgs args;
+  WeightGradientArgs args(c);
   args.in = floats(arena_.in[l]);
   args.errors = floats(arena_.errors);
   args.noise = stage.parts.last ? nullptr : floats(arena_.noise);
   args.probes = static_cast<float>(stage.parts.probes);
   args.taps = stages_[l].sum->taps() + c.taps_at;
-  args.rows = c.rows();
-  args.columns = c.columns;
   args.depth = c.depth;
-  args.sample_stride = c.height * c.width * c.channels;
-  args.height = static_cast<std::int32_t>(c.height);
-  args.width = static_cast<std::int32_t>(c.width);
-  args.channels = static_cast<std::int32_t>(c.channels);
-  args.out_width = static_cast<std::int32_t>(c.out_width);
-  for (int axis : {0, 1}) {
-    args.stride[axis] = static_cast<std::int32_t>(c.window.stride[axis]);
-    args.padding[axis] = static_cast<std::int32_t>(c.window.padding[axis]);
-  }
   args.range = range;
   args.partial = gradients() + stage.gradient_at;
   args.partial_stride = market_->gradient_floats;

@@ -1,18 +1,10 @@
-#include <cstring>
 #include <map>
 
 #include "gpu/node/segment.h"
+#include "gpu/table_block.h"
 
 namespace marketplace::gpu {
 namespace {
-
-template <class T>
-std::int64_t append(std::vector<std::byte>& to, const std::vector<T>& values) {
-  const std::size_t at = (to.size() + 255) / 256 * 256, bytes = values.size() * sizeof(T);
-  to.resize(at + bytes);
-  if (bytes > 0) std::memcpy(to.data() + at, values.data(), bytes);
-  return static_cast<std::int64_t>(at);
-}
 
 Schedule rows_of_variants(std::int64_t variants, std::int64_t rows) {
   Plan plan;
@@ -75,11 +67,11 @@ DeviceSegment::DeviceSegment(std::shared_ptr<const Segment> segment, Device& dev
                              const Stream& stream)
     : segment_(std::move(segment)) {
   std::vector<std::byte> block;
-  taps_ = append(block, segment_->program.taps);
-  schedule_ = append(block, segment_->schedule.table);
+  taps_ = append_table(block, segment_->program.taps);
+  schedule_ = append_table(block, segment_->schedule.table);
   for (const Segment::Source& source : segment_->sources) {
-    const std::int64_t parameters = append(block, source.table.parameters);
-    sources_.push_back({parameters, append(block, source.table.tiles)});
+    const std::int64_t parameters = append_table(block, source.table.parameters);
+    sources_.push_back({parameters, append_table(block, source.table.tiles)});
   }
   const auto bytes = static_cast<std::int64_t>(block.size());
   constants_ = device.pool.allocate(bytes, stream);
