@@ -80,6 +80,8 @@ def test_where_it_pays(channels, out, size, filters, dtype):
     """A direct sum does not know where in the image its pixel lies; a filter's tiles do."""
     case = case_of(2, channels, out, size, size, 0)
     whole, cropped = (inner_pixels(case, dtype, crop) for crop in (0, 1))
+    if dtype == "bfloat16" and mp.build_info()["isa"] == "amx":  # matrix units sum sooner
+        filters = False
     assert np.array_equal(whole, cropped) != filters
 
 

@@ -2,6 +2,12 @@
 
 #include <cstdlib>
 
+#if defined(MARKETPLACE_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "core/error.h"
 
 namespace marketplace::cpu {
@@ -12,28 +18,61 @@ extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512, kernels
 extern const KernelTable kernels_baseline;
 #endif
 
+#if defined(MARKETPLACE_AMX)
+const KernelTable& kernels_amx();
+#endif
+
 namespace {
+
+bool always() {
+  return true;
+}
+
+#if defined(__x86_64__) && !defined(MARKETPLACE_BASELINE_ONLY)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
+#endif
+
+#if defined(MARKETPLACE_AMX)
+// Matrix units hold 8 KiB a thread, so Linux lets a process use them only once it has asked
+// (Documentation/arch/x86/xstate.rst). It refuses where a signal stack would be too small.
+bool has_amx() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  constexpr unsigned kBfloat16 = 1u << 22, kTile = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if ((d & kBfloat16) == 0 || (d & kTile) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
 
 struct Candidate {
   const KernelTable* table;
-  bool usable;
+  bool (*usable)();
 };
 
 // From the best to the plainest.
 std::vector<Candidate> candidates() {
 #if defined(__x86_64__) && !defined(MARKETPLACE_BASELINE_ONLY)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512dq");
-  const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
-  return {{&kernels_avx512bf16, bf16},
-          {&kernels_avx512, avx512},
-          {&kernels_avx2, avx2},
-          {&kernels_baseline, true}};
+  return {
+#if defined(MARKETPLACE_AMX)
+      {&kernels_amx(), has_amx},
+#endif
+      {&kernels_avx512bf16, has_avx512bf16},
+      {&kernels_avx512, has_avx512},
+      {&kernels_avx2, has_avx2},
+      {&kernels_baseline, always}};
 #else
-  return {{&kernels_baseline, true}};
+  return {{&kernels_baseline, always}};
 #endif
 }
 
@@ -47,17 +86,18 @@ std::vector<std::string> compiled_isas() {
 
 const KernelTable& active_kernels() {
   const char* forced = std::getenv("MARKETPLACE_ISA");
+  const bool chosen = forced && *forced;
   std::string known;
   for (const Candidate& candidate : candidates()) {
     const std::string name = candidate.table->name;
     known += (known.empty() ? "" : ", ") + name;
-    if (forced && *forced ? name != forced : !candidate.usable) continue;
-    if (!candidate.usable)
+    if (chosen && name != forced) continue;
+    if (candidate.usable()) return *candidate.table;
+    if (chosen)
       fail(ErrorKind::runtime, "MARKETPLACE_ISA", "instructions that this machine has",
            "'" + name + "'");
-    return *candidate.table;
   }
-  fail("MARKETPLACE_ISA", "one of " + known, "'" + std::string(forced ? forced : "") + "'");
+  fail("MARKETPLACE_ISA", "one of " + known, "'" + std::string(chosen ? forced : "") + "'");
 }
 
 }  // namespace marketplace::cpu

@@ -4,6 +4,7 @@
 
 #include "cpu/geometry.h"
 #include "cpu/program.h"
+#include "cpu/tile_rows.h"
 #include "cpu/winograd.h"
 
 namespace marketplace::cpu {
@@ -117,17 +118,17 @@ class Lowering {
     return reserve(count * static_cast<std::int64_t>(sizeof(float)));
   }
 
-  std::int64_t panel_bytes(const Contraction& c) const {
-    const std::int64_t stored = element_bytes_ == 2 ? round_up(c.run_length, 2) : c.run_length;
-    const auto runs = static_cast<std::int64_t>(c.run_offset.size());
-    return round_up(padded_columns(c.columns, kernels_) * stored * runs * element_bytes_,
-                    kLineBytes);
-  }
-
   // Weights, bias and, where it is the only reader, the relu that follows.
   void finish_contraction(Step& step, const Op& op, int node) {
-    step.contraction.panel_bytes = panel_bytes(step.contraction);
-    finish_product(step, op, node, step.contraction.panel_bytes * step.contraction.groups);
+    Contraction& c = step.contraction;
+    const auto runs = static_cast<std::int64_t>(c.run_offset.size());
+    c.panel_depth = padded_depth(runs, c.run_length, dtype_, kernels_);
+    c.panel_bytes =
+        round_up(padded_columns(c.columns, kernels_) * c.panel_depth * element_bytes_, kLineBytes);
+    if (kernels_.matrix_units && dtype_ == DType::bfloat16)
+      c.workspace_bytes = tile_workspace_bytes(c);
+    program_.workspace_bytes = std::max(program_.workspace_bytes, c.workspace_bytes);
+    finish_product(step, op, node, c.panel_bytes * c.groups);
   }
 
   void finish_product(Step& step, const Op& op, int node, std::int64_t panel_bytes) {
@@ -352,6 +353,13 @@ std::int64_t padded_columns(std::int64_t columns, const KernelTable& kernels) {
                             : rest > kernels.vector_floats ? block
                                                            : kernels.vector_floats;
   return columns / block * block + tail;
+}
+
+std::int64_t padded_depth(std::int64_t runs, std::int64_t run_length, DType dtype,
+                          const KernelTable& kernels) {
+  if (dtype == DType::float32) return runs * run_length;
+  const std::int64_t depth = runs * round_up(run_length, 2);
+  return kernels.matrix_units ? round_up(depth, kMatrixSteps) : depth;
 }
 
 Program lower(const Model& model, const Shape& input_shape, Layout input_layout, bool last,

@@ -38,6 +38,7 @@ void pack_contraction(const Step& step, const TypedKernels& typed, float* stagin
   args.columns = c.columns;
   args.runs = static_cast<std::int64_t>(c.run_offset.size());
   args.run_length = c.run_length;
+  args.panel_depth = c.panel_depth;
   args.target = c.target.data();
   args.staging = staging + c.groups * c.columns * depth;
   for (std::int64_t g = 0; g < c.groups; ++g) {

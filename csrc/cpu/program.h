@@ -37,9 +37,11 @@ enum class StepKind {
 struct Contraction {
   std::vector<std::int64_t> row_offset, run_offset;
   std::vector<std::int64_t> target;  // where the k-th weight of a column goes, see PackArgs
+  TileRows tiles{};                  // of one group
   std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
   std::int64_t group_input = 0;                          // input elements between groups
-  std::int64_t panel_bytes = 0;                          // of one group
+  std::int64_t panel_depth = 0, panel_bytes = 0;         // of one group
+  std::int64_t workspace_bytes = 0;
   bool float_out = false;
 };
 
@@ -90,6 +92,10 @@ struct Program {
 
 // Columns of packed weights: whole blocks, then one that is as narrow as the rest allows.
 std::int64_t padded_columns(std::int64_t columns, const KernelTable& kernels);
+
+// Steps of packed weights: of pack_panel's, zeros included.
+std::int64_t padded_depth(std::int64_t runs, std::int64_t run_length, DType dtype,
+                          const KernelTable& kernels);
 
 enum class Convolution {
   fastest,  // by minimal filtering where that pays

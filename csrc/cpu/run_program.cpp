@@ -53,6 +53,10 @@ class Runner {
     return args_.scratch + program_.slots[s].offset * args_.samples * element_bytes_;
   }
 
+  std::byte* workspace() const {
+    return args_.scratch + program_.scratch_size * args_.samples * element_bytes_;
+  }
+
   const float* floats(std::int64_t at) const {
     return at < 0 ? nullptr : reinterpret_cast<const float*>(args_.packed + at);
   }
@@ -76,9 +80,12 @@ class Runner {
   void contract(const Step& step) const {
     const Contraction& c = step.contraction;
     auto args = product<ContractArgs>(step);
+    args.tiles = c.tiles;
     args.run_length = c.run_length;
     args.columns = c.columns;
     args.float_out = c.float_out;
+    args.workspace = workspace();
+    args.workspace_bytes = c.workspace_bytes;
     for (std::int64_t g = 0; g < c.groups; ++g) {
       args.in = static_cast<const std::byte*>(in(step.a)) + g * c.group_input * element_bytes_;
       args.panel = args_.packed + step.weight_at + g * c.panel_bytes;
@@ -96,7 +103,7 @@ class Runner {
     args.panel = args_.packed + step.weight_at;
     args.bias = floats(step.bias_at);
     args.relu = step.relu;
-    args.workspace = args_.scratch + program_.scratch_size * args_.samples * element_bytes_;
+    args.workspace = workspace();
     typed_.winograd(args);
   }
 

@@ -28,8 +28,8 @@ WideHead::WideHead(const Program& program, const Model& model, const KernelTable
   outputs_ = c.columns;
   depth_ = c.run_length;
   block_ = kernels.vector_floats * kernels.tile_vectors;
-  const std::int64_t stored = dtype == DType::float32 ? depth_ : (depth_ + 1) / 2 * 2;
-  block_bytes_ = stored * block_ * size_bytes(dtype);
+  block_bytes_ = c.panel_depth * block_ * size_bytes(dtype);
+  workspace_floats_ = c.workspace_bytes / static_cast<std::int64_t>(sizeof(float));
   group_ = block_ / std::gcd(outputs_, block_);
   suits_ = staging_floats() <= kStagingFloats;
 }
@@ -48,7 +48,7 @@ std::int64_t WideHead::run_vendors(std::int64_t tile) const {
 }
 
 std::int64_t WideHead::scratch_floats(std::int64_t tile) const {
-  return tile * (run_vendors(tile) * outputs_ + 2 * block_);
+  return workspace_floats_ + tile * (run_vendors(tile) * outputs_ + 2 * block_);
 }
 
 void WideHead::pack(const VendorWeights& weights, std::int64_t g, float* staging,
@@ -68,6 +68,7 @@ void WideHead::pack(const VendorWeights& weights, std::int64_t g, float* staging
   args.columns = (last - first) * outputs_;
   args.runs = 1;
   args.run_length = depth_;
+  args.panel_depth = step.contraction.panel_depth;
   args.target = step.contraction.target.data();
   args.panel = packed + first * outputs_ / block_ * block_bytes_;
   args.staging = staging + group_ * outputs_ * depth_;
@@ -89,6 +90,7 @@ WideHead::Result WideHead::run(const std::byte* packed, std::int64_t vendors, st
   args.samples = samples;
   args.row_offset = c.row_offset.data();
   args.rows = 1;
+  args.tiles = c.tiles;
   args.run_offset = c.run_offset.data();
   args.runs = 1;
   args.run_length = depth_;
@@ -99,10 +101,13 @@ WideHead::Result WideHead::run(const std::byte* packed, std::int64_t vendors, st
                   : reinterpret_cast<const float*>(packed + blocks * block_bytes_) + begin;
   args.relu = step.relu;
   args.float_out = true;
-  args.out = scratch;
+  args.workspace = scratch;
+  args.workspace_bytes = c.workspace_bytes;
+  float* logits = scratch + workspace_floats_;
+  args.out = logits;
   args.out_row_stride = end - begin;
   typed_.contract(args);
-  return {scratch + first * outputs_ - begin, end - begin};
+  return {logits + first * outputs_ - begin, end - begin};
 }
 
 }  // namespace marketplace::cpu

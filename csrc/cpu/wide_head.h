@@ -44,7 +44,7 @@ class WideHead {
   bool suits_ = false;
   std::int64_t outputs_ = 0, depth_ = 0;
   std::int64_t block_ = 1;  // columns of a full panel block
-  std::int64_t block_bytes_ = 0;
+  std::int64_t block_bytes_ = 0, workspace_floats_ = 0;
   std::int64_t group_ = 1;  // vendors whose columns fill whole blocks
 };
 

@@ -95,18 +95,19 @@ MP_INLINE void pack_block(const PackArgs& args, std::int64_t first, int columns,
       }
       steps += pair ? 2 * width : width;
     }
+  const std::int64_t filled = args.runs * stored_length(args.run_length, panel);
+  std::memset(static_cast<void*>(panel), 0, sizeof(BFloat16) * (args.panel_depth - filled) * width);
 }
 
 template <class T>
 void pack_panel(const PackArgs& args) {
   T* panel = static_cast<T*>(args.panel);
-  const std::int64_t depth = args.runs * stored_length(args.run_length, panel);
   for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
     const std::int64_t left = args.columns - column;
     const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
     const int width = columns > kVectorFloats ? kBlockColumns : kVectorFloats;
     pack_block(args, column, columns, width, panel);
-    panel += depth * width;
+    panel += args.panel_depth * width;
   }
 }
 

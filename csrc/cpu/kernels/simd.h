@@ -14,7 +14,11 @@
 
 #define MP_INLINE static inline __attribute__((always_inline))
 
-#if defined(__AVX512F__)
+#if defined(MP_EMULATED_TILES)  // vectors as wide as a tile, of plain C++
+#define MP_VECTOR_FLOATS 16
+#define MP_TILE_ROWS 12
+#define MP_TILE_VECTORS 2
+#elif defined(__AVX512F__)
 #define MP_VECTOR_FLOATS 16
 #define MP_TILE_ROWS 12
 #define MP_TILE_VECTORS 2
@@ -67,7 +71,7 @@ MP_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__)
   return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(MP_EMULATED_TILES)
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
   return a * b + c;

@@ -6,6 +6,22 @@
 
 namespace marketplace::cpu {
 
+// Matrix units take so many rows and steps of k at once. Their panels come in whole steps.
+constexpr std::int64_t kMatrixRows = 16, kMatrixSteps = 32;
+
+// How matrix units load one sample's rows: where they lie, in `segments` of `positions`, `step`
+// elements apart. Of every `pitch` positions the first `line` are rows; those between two lines of
+// an image are multiplied along and dropped. Or `gathered`: copied side by side first.
+struct TileRows {
+  std::int64_t segments, positions, line, pitch, step;
+  bool gathered;
+};
+
+// Elements between gathered rows: an odd number of cache lines, so that rows spread over its sets.
+constexpr std::int64_t gathered_stride(std::int64_t panel_depth) {
+  return (panel_depth / kMatrixSteps | 1) * kMatrixSteps;
+}
+
 // out[s, r, o] = act(bias[o] + sum over runs j, steps k of in[s, row_offset[r] + run_offset[j] + k]
 // * w[j, k, o]): a convolution over a channels-last image, or a linear layer.
 struct ContractArgs {
@@ -14,6 +30,7 @@ struct ContractArgs {
   std::int64_t samples;
   const std::int64_t* row_offset;  // (rows) of one sample
   std::int64_t rows;
+  TileRows tiles;                  // for matrix units alone
   const std::int64_t* run_offset;  // (runs)
   std::int64_t runs, run_length;
   const void* panel;  // weights as packed by pack_panel
@@ -23,14 +40,17 @@ struct ContractArgs {
   bool float_out;               // `out` is float32 whatever the elements of `in`
   void* out;                    // element (0, 0, 0)
   std::int64_t out_row_stride;  // elements; rows of all samples follow one another
+  void* workspace;              // for gathered rows, tile_workspace_bytes()
+  std::int64_t workspace_bytes;
 };
 
 // weights (columns, depth) row-major, depth = runs * run_length -> panels of up to vector_floats *
 // tile_vectors columns, [block][run][step][column]; bfloat16 interleaves two steps, an odd run ends
-// in a zero. Element k of a column becomes step `target[k]`, counted over all runs.
+// in a zero, and zeros fill the panel up to `panel_depth` steps. Element k of a column becomes step
+// `target[k]`, counted over all runs.
 struct PackArgs {
   const float* weights;
-  std::int64_t columns, runs, run_length;
+  std::int64_t columns, runs, run_length, panel_depth;
   const std::int64_t* target;  // (runs * run_length)
   void* panel;
   float* staging;  // (runs * run_length * vector_floats * tile_vectors)
@@ -156,6 +176,7 @@ struct TypedKernels {
 struct KernelTable {
   const char* name;
   int vector_floats, tile_vectors;
+  bool matrix_units;  // multiply bfloat16
   TypedKernels float32, bfloat16;
 
   // out = base + delta, for a tensor of n numbers at `counter`
