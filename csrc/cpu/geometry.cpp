@@ -32,7 +32,7 @@ Contraction conv_contraction(const Op& op, std::int64_t width, std::int64_t chan
   c.groups = op.groups;
   c.columns = out[0] / op.groups;
   c.group_input = each;
-  c.tiles = tile_rows(c, out[2], w.stride[1] * channels);
+  place_rows(c, out[2], w.stride[1] * channels);
   return c;
 }
 
@@ -45,7 +45,7 @@ Contraction linear_contraction(const Shape& weight, std::int64_t results, Layout
     c.target.push_back(layout.planar() ? k
                                        : k % layout.pixels * layout.channels + k / layout.pixels);
   c.columns = weight[0];
-  c.tiles = tile_rows(c, results / weight[0], weight[1]);
+  place_rows(c, results / weight[0], weight[1]);
   return c;
 }
 

@@ -38,6 +38,7 @@ struct Contraction {
   std::vector<std::int64_t> row_offset, run_offset;
   std::vector<std::int64_t> target;  // where the k-th weight of a column goes, see PackArgs
   TileRows tiles{};                  // of one group
+  std::vector<TilePiece> pieces;     // where rows are gathered
   std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
   std::int64_t group_input = 0;                          // input elements between groups
   std::int64_t panel_depth = 0, panel_bytes = 0;         // of one group

@@ -81,6 +81,8 @@ class Runner {
     const Contraction& c = step.contraction;
     auto args = product<ContractArgs>(step);
     args.tiles = c.tiles;
+    args.pieces = c.pieces.data();
+    args.piece_count = static_cast<std::int64_t>(c.pieces.size());
     args.run_length = c.run_length;
     args.columns = c.columns;
     args.float_out = c.float_out;

@@ -31,23 +31,46 @@ TileRows in_place(const Contraction& c, std::int64_t line, std::int64_t step) {
   return multiplied_rows(together) < multiplied_rows(apart) ? together : apart;
 }
 
+// Runs side by side as a panel has them, cut into steps.
+std::vector<TilePiece> cut_runs(const Contraction& c) {
+  std::vector<TilePiece> pieces;
+  std::int64_t at = 0;  // in the gathered row
+  for (const std::int64_t run : c.run_offset) {
+    for (std::int64_t k = 0; k < c.run_length;) {
+      const std::int64_t lane = (at + k) % kMatrixSteps;
+      const std::int64_t count = std::min(c.run_length - k, kMatrixSteps - lane);
+      const auto lanes = static_cast<std::uint32_t>(((std::uint64_t{1} << count) - 1) << lane);
+      if (lane == 0 && !pieces.empty()) pieces.back().last = true;
+      pieces.push_back({run + k - lane, lanes, false});
+      k += count;
+    }
+    at += round_up(c.run_length, 2);
+  }
+  pieces.back().last = true;
+  return pieces;
+}
+
+// Scratch for as many gathered rows as are multiplied in one go.
+std::int64_t gathered_bytes(const Contraction& c) {
+  const auto runs = static_cast<std::int64_t>(c.run_offset.size());
+  const std::int64_t depth = round_up(runs * round_up(c.run_length, 2), kMatrixSteps);
+  const std::int64_t row_bytes = gathered_stride(depth) * size_bytes(DType::bfloat16);
+  const std::int64_t fitting = kGatheredBytes / row_bytes / kFewestGathered * kFewestGathered;
+  return std::max(fitting, kFewestGathered) * row_bytes;
+}
+
 }  // namespace
 
-TileRows tile_rows(const Contraction& c, std::int64_t line, std::int64_t step) {
-  TileRows rows = in_place(c, line, step);
-  const std::int64_t wasted = multiplied_rows(rows) - row_count(c);
+void place_rows(Contraction& c, std::int64_t line, std::int64_t step) {
+  c.tiles = in_place(c, line, step);
+  const std::int64_t wasted = multiplied_rows(c.tiles) - row_count(c);
   // a single row meets those of other samples
   const bool wasteful =
       row_count(c) > 1 && wasted * c.columns > row_count(c) * kColumnsLikeGathering;
-  rows.gathered = c.run_length % kMatrixSteps != 0 || wasteful;
-  return rows;
-}
-
-std::int64_t tile_workspace_bytes(const Contraction& c) {
-  if (!c.tiles.gathered) return 0;
-  const std::int64_t row_bytes = gathered_stride(c.panel_depth) * size_bytes(DType::bfloat16);
-  const std::int64_t fitting = kGatheredBytes / row_bytes / kFewestGathered * kFewestGathered;
-  return std::max(fitting, kFewestGathered) * row_bytes;
+  c.tiles.gathered = c.run_length % kMatrixSteps != 0 || wasteful;
+  if (!c.tiles.gathered) return;
+  c.pieces = cut_runs(c);
+  c.workspace_bytes = gathered_bytes(c);
 }
 
 }  // namespace marketplace::cpu

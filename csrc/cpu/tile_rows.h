@@ -5,10 +5,8 @@
 
 namespace marketplace::cpu {
 
-// Follows from the layer's shapes alone. step: elements between rows of a line of `line` rows.
-TileRows tile_rows(const Contraction& c, std::int64_t line, std::int64_t step);
-
-// Scratch that gathered rows need, however many samples there are; 0 where they stay.
-std::int64_t tile_workspace_bytes(const Contraction& c);
+// Chooses by the layer's shapes alone, and sets `tiles`, `pieces` and `workspace_bytes`, which does
+// not depend on the samples. step: elements between the rows of a line of `line` rows.
+void place_rows(Contraction& c, std::int64_t line, std::int64_t step);
 
 }  // namespace marketplace::cpu

@@ -91,6 +91,8 @@ WideHead::Result WideHead::run(const std::byte* packed, std::int64_t vendors, st
   args.row_offset = c.row_offset.data();
   args.rows = 1;
   args.tiles = c.tiles;
+  args.pieces = c.pieces.data();
+  args.piece_count = static_cast<std::int64_t>(c.pieces.size());
   args.run_offset = c.run_offset.data();
   args.runs = 1;
   args.run_length = depth_;

@@ -53,7 +53,6 @@ Contraction contraction(const Case& c) {
   const std::int64_t depth =
       static_cast<std::int64_t>(result.run_offset.size()) * round_up(result.run_length, 2);
   result.panel_depth = round_up(depth, kMatrixSteps);
-  result.workspace_bytes = tile_workspace_bytes(result);
   return result;
 }
 
@@ -88,6 +87,8 @@ struct Run {
     args.row_offset = product.row_offset.data();
     args.rows = rows;
     args.tiles = product.tiles;
+    args.pieces = product.pieces.data();
+    args.piece_count = static_cast<std::int64_t>(product.pieces.size());
     args.run_offset = product.run_offset.data();
     args.runs = runs;
     args.run_length = product.run_length;

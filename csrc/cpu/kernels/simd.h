@@ -12,7 +12,8 @@
 #include <arm_neon.h>
 #endif
 
-#define MP_INLINE static inline __attribute__((always_inline))
+#define MP_INLINE_MEMBER __attribute__((always_inline))
+#define MP_INLINE static inline MP_INLINE_MEMBER
 
 #if defined(MP_EMULATED_TILES)  // vectors as wide as a tile, of plain C++
 #define MP_VECTOR_FLOATS 16
@@ -140,20 +141,29 @@ MP_INLINE Vec load_floats(const BFloat16* p) {
 MP_INLINE void store_floats(float* p, Vec v) {
   store(p, v);
 }
-MP_INLINE void store_floats(BFloat16* p, Vec v) {
 #if defined(__AVX512BF16__)
-  const __m256bh narrow = _mm512_cvtneps_pbh((__m512)v);  // takes denormal numbers for zero
+MP_INLINE __m256i to_bfloat16(Vec v) {
+  return (__m256i)_mm512_cvtneps_pbh((__m512)v);  // takes denormal numbers for zero
+}
 #else
+MP_INLINE VecU rounded_bits(Vec v) {
   const VecU bits = (VecU)v;
   const VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const VecU nan = (VecU)((bits & 0x7FFFFFFFu) > 0x7F800000u);
-  const VecU out = (nan & ((bits >> 16) | 0x40u)) | (~nan & rounded);
+  return (nan & ((bits >> 16) | 0x40u)) | (~nan & rounded);
+}
 #if defined(__AVX512F__)
-  const __m256i narrow = _mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)out);
+MP_INLINE __m256i to_bfloat16(Vec v) {
+  return _mm512_maskz_cvtepi32_epi16(0xFFFF, (__m512i)rounded_bits(v));
+}
 #else
-  const VecH narrow = __builtin_convertvector(out, VecH);
+MP_INLINE VecH to_bfloat16(Vec v) {
+  return __builtin_convertvector(rounded_bits(v), VecH);
+}
 #endif
 #endif
+MP_INLINE void store_floats(BFloat16* p, Vec v) {
+  const auto narrow = to_bfloat16(v);
   std::memcpy(static_cast<void*>(p), &narrow, sizeof narrow);
 }
 
@@ -173,9 +183,7 @@ MP_INLINE void store_partial(float* p, Vec v, int count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
 }
 MP_INLINE void store_partial(BFloat16* p, Vec v, int count) {
-  BFloat16 spill[kVectorFloats];
-  store_floats(spill, v);
-  std::memcpy(static_cast<void*>(p), spill, sizeof(BFloat16) * count);
+  _mm256_mask_storeu_epi16(p, first_lanes(count), to_bfloat16(v));
 }
 #else
 template <class T>

@@ -17,6 +17,14 @@ struct TileRows {
   bool gathered;
 };
 
+// What one run adds to one step of a gathered row: element l of the step, for every bit l of
+// `lanes`, is element offset + l of the image, counted from the row's first.
+struct TilePiece {
+  std::int64_t offset;
+  std::uint32_t lanes;
+  bool last;  // of its step
+};
+
 // Elements between gathered rows: an odd number of cache lines, so that rows spread over its sets.
 constexpr std::int64_t gathered_stride(std::int64_t panel_depth) {
   return (panel_depth / kMatrixSteps | 1) * kMatrixSteps;
@@ -30,7 +38,9 @@ struct ContractArgs {
   std::int64_t samples;
   const std::int64_t* row_offset;  // (rows) of one sample
   std::int64_t rows;
-  TileRows tiles;                  // for matrix units alone
+  TileRows tiles;           // for matrix units alone
+  const TilePiece* pieces;  // of gathered rows
+  std::int64_t piece_count;
   const std::int64_t* run_offset;  // (runs)
   std::int64_t runs, run_length;
   const void* panel;  // weights as packed by pack_panel
@@ -40,7 +50,7 @@ struct ContractArgs {
   bool float_out;               // `out` is float32 whatever the elements of `in`
   void* out;                    // element (0, 0, 0)
   std::int64_t out_row_stride;  // elements; rows of all samples follow one another
-  void* workspace;              // for gathered rows, tile_workspace_bytes()
+  void* workspace;              // for gathered rows
   std::int64_t workspace_bytes;
 };
 
