@@ -13,7 +13,8 @@
 namespace marketplace::cpu {
 
 #if defined(__x86_64__) && !defined(MARKETPLACE_BASELINE_ONLY)
-extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512, kernels_avx512bf16;
+extern const KernelTable kernels_baseline, kernels_avx2, kernels_avx512;
+const KernelTable& kernels_avx512bf16();
 #else
 extern const KernelTable kernels_baseline;
 #endif
@@ -67,7 +68,7 @@ std::vector<Candidate> candidates() {
 #if defined(MARKETPLACE_AMX)
       {&kernels_amx(), has_amx},
 #endif
-      {&kernels_avx512bf16, has_avx512bf16},
+      {&kernels_avx512bf16(), has_avx512bf16},
       {&kernels_avx512, has_avx512},
       {&kernels_avx2, has_avx2},
       {&kernels_baseline, always}};

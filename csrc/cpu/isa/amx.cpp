@@ -3,11 +3,11 @@
 
 namespace marketplace::cpu {
 
-extern const KernelTable kernels_avx512bf16;
+const KernelTable& kernels_avx512bf16();
 const KernelTable& kernels_amx();
 const KernelTable& kernels_amx() {
   static const KernelTable table = [] {
-    KernelTable t = kernels_avx512bf16;
+    KernelTable t = kernels_avx512bf16();
     t.name = "amx";
     t.matrix_units = true;
     t.bfloat16.contract = contract_tiles;
