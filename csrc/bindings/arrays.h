@@ -60,6 +60,13 @@ inline Batch make_batch(const std::string& dtype, const Shape& shape, bool stack
   return batch;
 }
 
+// Common dtypes by comparison: to spell one takes NumPy longer than a small probe.
+inline std::string dtype_name(const py::array& array) {
+  if (py::array_t<std::uint8_t>::check_(array)) return "uint8";
+  if (py::array_t<float>::check_(array)) return "float32";
+  return py::str(array.dtype()).cast<std::string>();
+}
+
 // A NumPy array or a DeviceTensor, C-contiguous.
 inline Batch borrow_batch(const py::object& x, bool stacked, std::int64_t inputs) {
   if (py::isinstance<DeviceTensor>(x)) {
@@ -71,8 +78,8 @@ inline Batch borrow_batch(const py::object& x, bool stacked, std::int64_t inputs
   }
   const auto array = x.cast<py::array>();
   if (!(array.flags() & py::array::c_style)) fail("batch", "a C-contiguous array", "a strided one");
-  Batch batch = make_batch(py::str(array.dtype()).cast<std::string>(),
-                           Shape(array.shape(), array.shape() + array.ndim()), stacked, inputs);
+  Batch batch = make_batch(dtype_name(array), Shape(array.shape(), array.shape() + array.ndim()),
+                           stacked, inputs);
   batch.data = array.data();
   return batch;
 }

@@ -372,9 +372,9 @@ class UpdateParts(StepParts, abc.ABC):
 
     def _drawn(self, losses: F32, paths: I32, mode: str, last: bool) -> list[Draw | list[F32]]:
         """Describe the draws of this update so far, the present one included, for a recorder."""
-        native = self._ready()
         if not self._listeners or (self.plan == "node" and not last):
             return []
+        native = self._ready()
         if self.plan == "node":  # measured gradients follow from no seeds; summed over all replicas
             return [native.gather(losses, paths, mode)]
         return [*self._draws, describe_draw(native, native.coefficients(losses, paths, mode))]
