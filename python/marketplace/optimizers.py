@@ -18,6 +18,7 @@ from ._arrays import (
     scalar,
     seed_input,
 )
+from ._best import BestParts
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
 from ._recording import Draw, present_rates
 from ._scores import topk
@@ -30,13 +31,12 @@ from ._steps import (
     default_update,
     warn_if,
 )
-from ._updates import UpdateParts
 from .checkpoint import FilePath
 
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
 
 
-class Optimizer(UpdateParts):
+class Optimizer(BestParts):
     """Trains a market with forward passes only.
 
     Parameters
