@@ -61,8 +61,9 @@ class Optimizer(BestParts):
         "auto", or a name from ``marketplace.devices()``. Several GPUs of one kind share each
         probe's paths (plan "node": the samples) and give the same results as one. "auto" is a GPU
         where one can be used.
-    dtype : {"float32", "bfloat16"}
-        What products are computed in; weights are float32.
+    dtype : {"float32", "bfloat16", "tf32"}
+        What products are computed in; weights are float32. "tf32" is for GPUs: float32 whose
+        products round their factors to 10 bits of mantissa where there are units for that.
     seed : int, optional
         Master seed: step t's seeds are a function of (seed, t, spec, vendor). Drawn from
         ``marketplace.random`` if not given.

@@ -81,14 +81,15 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
 template <class T, int Rows, int Columns, template <class, int> class Loader>
 __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
     contract_kernel(ContractArgs args) {
-  using Shape = Tile<T, Rows, Columns>;
+  using Element = typename TileElement<T>::type;
+  using Shape = Tile<Element, Rows, Columns>;
   __shared__ Addresses<Rows, Columns> addresses;
   std::byte* shared = dynamic_shared();
   const Place place = find_place(args, Rows);
   find_addresses(args, place, addresses);
   __syncthreads();
-  Loader<T, Rows> windows(args, addresses.start);
-  PanelLoader<T, Columns> panels(args, place);
+  Loader<Element, Rows> windows(args, addresses.start);
+  PanelLoader<Element, Columns> panels(args, place);
   Sums<T, Rows, Columns> sums;
   sums.zero();
   const auto steps = static_cast<int>(args.padded_depth / Shape::kStep);
@@ -127,7 +128,7 @@ __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
   else if (args.float_out)
     store<float>(args, place, result, addresses);
   else
-    store<T>(args, place, result, addresses);
+    store<Element>(args, place, result, addresses);
 }
 
 struct Target {
@@ -149,7 +150,7 @@ void launch_tiles(ContractArgs args, const Target& target) {
   launch(contract_kernel<T, Rows, Columns, Loader>,
          Grid{args.product_count * args.groups * row_tiles * column_tiles},
          Block{static_cast<unsigned>(kWarps * target.device.warp_size)},
-         Tile<T, Rows, Columns>::kSharedBytes, target.stream, args);
+         Tile<typename TileElement<T>::type, Rows, Columns>::kSharedBytes, target.stream, args);
 }
 
 template <class T, template <class, int> class Loader>
@@ -160,10 +161,11 @@ void launch_shape(const ContractArgs& args, const Target& target) {
   if (columns <= 32 && least <= 32) return launch_tiles<T, 128, 32, Loader>(args, target);
   if (columns > 64 && (rows <= 32 || least > 64))
     return launch_tiles<T, 32, 128, Loader>(args, target);
-  constexpr std::int64_t kNeeded =
-      Tile<T, 128, 128>::kSharedBytes + static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
+  using Element = typename TileElement<T>::type;
+  constexpr std::int64_t kNeeded = Tile<Element, 128, 128>::kSharedBytes +
+                                   static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
   // float32 would run out of registers
-  if constexpr (sizeof(T) == 2 && kNeeded <= kMostSharedBytes) {
+  if constexpr (sizeof(Element) == 2 && kNeeded <= kMostSharedBytes) {
     if (columns > 64 && kNeeded <= target.device.shared_bytes)
       return launch_tiles<T, 128, 128, Loader>(args, target);
   }
@@ -172,7 +174,8 @@ void launch_shape(const ContractArgs& args, const Target& target) {
 
 template <class T>
 void launch_contract(const ContractArgs& args, const Target& target) {
-  constexpr std::int64_t kVector = kVectorBytes / static_cast<std::int64_t>(sizeof(T));
+  constexpr auto kVector =
+      kVectorBytes / static_cast<std::int64_t>(sizeof(typename TileElement<T>::type));
   if (args.channels % kVector == 0 && args.group_stride % kVector == 0)
     launch_shape<T, VectorLoader>(args, target);
   else
@@ -185,6 +188,8 @@ void contract_gpu(DType dtype, const DeviceInfo& device, ContractArgs args, cons
   if (args.rows > kMostRows || args.columns > kMostRows)
     fail("product", "at most " + std::to_string(kMostRows) + " pixels and channels",
          std::to_string(std::max(args.rows, args.columns)));
+  if constexpr (kHasTf32)
+    if (dtype == DType::tf32) return launch_contract<Tf32>(args, {device, stream});
   dispatch(dtype,
            [&](auto element) { launch_contract<decltype(element)>(args, {device, stream}); });
 }

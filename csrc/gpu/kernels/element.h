@@ -53,11 +53,12 @@ inline Grid blocks_for(std::int64_t threads) {
   return {(threads + kBlockThreads - 1) / kBlockThreads};
 }
 
-// Calls run(T{}) with the element type of a compute dtype.
+// Calls run(T{}) with the type of a compute dtype's numbers in memory.
 template <class Run>
 void dispatch(DType dtype, Run run) {
   switch (dtype) {
-    case DType::float32: return run(float{});
+    case DType::float32:
+    case DType::tf32: return run(float{});
     case DType::bfloat16: return run(BFloat16{});
     default: fail("dtype", "float32 or bfloat16", to_string(dtype));
   }
