@@ -23,6 +23,10 @@ MATRIX = {
     "gfx1201": r"v_wmma_f32_16x16x16_bf16",
 }
 
+# The same of float32 that is rounded for them, where they take it.
+MATRIX_TF32 = {"sm_80": r"HMMA\.1688\.F32\.TF32", "sm_90": r"HMMA\.1688\.F32\.TF32"}
+FORMS = {"BFloat16": MATRIX, "Tf32": MATRIX_TF32}
+
 # (chip, kernel, its instructions)
 Listing = Iterator[tuple[str, str, str]]
 # (kernel, bytes or registers spilled)
@@ -74,16 +78,18 @@ def complaints(listing: Listing, spills: Iterable[tuple[str, int]]) -> tuple[lis
     """Compare with what is wanted: (what is fine, what is wrong)."""
     fine: list[str] = []
     wrong: list[str] = []
-    seen: dict[str, list[int]] = {}
+    seen: dict[tuple[str, str], list[int]] = {}
     for chip, name, body in listing:
-        if MAIN not in name or "BFloat16" not in name:
+        form = next((form for form in FORMS if form in name), None)
+        if MAIN not in name or form is None:
             continue
-        count = len(re.findall(MATRIX[chip], body))
-        seen.setdefault(chip, []).append(count)
+        wanted = FORMS[form][chip]
+        count = len(re.findall(wanted, body))
+        seen.setdefault((chip, wanted), []).append(count)
         if count == 0:
-            wrong.append(f"{chip}: no {MATRIX[chip]} in {name}")
-    for chip, counts in seen.items():
-        fine.append(f"{chip}: {sum(counts)} {MATRIX[chip]} in {len(counts)} kernels")
+            wrong.append(f"{chip}: no {wanted} in {name}")
+    for (chip, wanted), counts in seen.items():
+        fine.append(f"{chip}: {sum(counts)} {wanted} in {len(counts)} kernels")
     if not seen:
         wrong.append(f"no {MAIN} for bfloat16 in the listing")
     main_spills = [(name, count) for name, count in spills if MAIN in name]

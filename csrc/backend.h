@@ -116,8 +116,9 @@ using LeaderStatistics = std::vector<std::vector<BatchStatistics>>;
 // How losses become scores, the higher the better. z: -(loss - mean) / std with the sample standard
 // deviation. rank: from 0.5 for the lowest loss to -0.5 for the highest in equal steps, equal
 // losses sharing the mean of theirs (as Salimans et al. 2017).
-// sign: of median - loss.
-enum class Shaping { z, rank, sign };
+// sign: of median - loss. best: 1 for the lowest loss, the first of several, 0 for all others; an
+// update along the sums of such scores is V1's, and no option of an optimizer.
+enum class Shaping { z, rank, sign, best };
 
 // Paths whose losses are scored together.
 struct ScoreGroup {

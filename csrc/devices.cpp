@@ -125,7 +125,11 @@ std::shared_ptr<Backend> make_backend(const std::vector<std::string>& devices,
   std::vector<std::string> names = devices;
   if (names == std::vector<std::string>{"auto"}) names = {best_device()};
   const DType compute = compute_dtype(dtype);
-  if (names == std::vector<std::string>{"cpu"}) return cpu::make_cpu_backend(compute, threads);
+  if (names == std::vector<std::string>{"cpu"}) {
+    if (compute == DType::tf32)
+      fail("dtype", "'float32' or 'bfloat16' with device 'cpu'", "'" + dtype + "'");
+    return cpu::make_cpu_backend(compute, threads);
+  }
   return make_gpu(names, {{}, compute, threads, max_memory_bytes});
 }
 

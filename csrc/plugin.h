@@ -14,7 +14,7 @@
 namespace marketplace {
 
 // Raised whenever this header, backend.h or what they hand over changes.
-inline constexpr int kPluginInterface = 5;
+inline constexpr int kPluginInterface = 6;
 
 struct PluginDevice {
   std::string description;  // "NVIDIA H200, sm_90, 132 multiprocessors, 139 GiB"

@@ -34,8 +34,13 @@ def test_unknown_plan():
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int8"])
 def test_unknown_dtype(dtype):
-    with refusal(ValueError, "'float32' or 'bfloat16'", dtype):
+    with refusal(ValueError, "'float32', 'bfloat16' or 'tf32'", dtype):
         make(dtype=dtype)
+
+
+def test_tf32_is_for_gpus():
+    with refusal(ValueError, "'float32' or 'bfloat16' with device 'cpu'", "tf32"):
+        make(dtype="tf32", device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,23 @@ def test_upstreams_that_are_sampled_anew():
     same_steps(*(mp.Optimizer(own, 0.1, seed=2, device=GPUS[0]) for own in markets), MLP_SHAPE)
 
 
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("plan", ["tree", "star"])
+def test_keeping_the_best_has_the_bits_of_a_probe_and_keep_best(plan, count):
+    fused, composed = twins(CONV, GPUS[:count], plan=plan)
+    (cpu,) = twins(CONV, "cpu", plan=plan)[:1]
+    for step in range(4):
+        x, y = batch(CONV_SHAPE, seed=step)
+        loss, paths = fused.keep_best_of(x, y)
+        expected, rows = composed.probe(x, y)
+        assert composed.keep_best(expected, rows) == int(loss.argmin())
+        same_bits(loss, expected)
+        same_bits(paths, rows)
+        cpu.keep_best(loss, paths)  # its own losses may differ in the last bits
+    same_state(fused, composed)
+    same_state(fused, cpu)
+
+
 def test_a_recorder_is_told_before_the_step(tmp_path):
     told, plain = twins(plan="star")
     with replay.Recorder(tmp_path / "log", told):

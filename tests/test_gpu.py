@@ -56,7 +56,22 @@ def test_deltas_have_the_bits_of_the_cpu(options):
             same_bits(mine.delta[key], value)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layers, shape", MARKETS)
+def test_tf32_lies_between_float32_and_bfloat16(layers, shape):
+    x, y = batch(shape)
+    losses = {
+        dtype: make(layers, GPUS[0], dtype=dtype)[1].probe(x, y)[0]
+        for dtype in ("float32", "tf32", "bfloat16")
+    }
+    assert make(layers, GPUS[0], dtype="tf32")[1].dtype == "tf32"
+    off = {dtype: np.abs(loss - losses["float32"]).max() for dtype, loss in losses.items()}
+    assert off["tf32"] < 2**-9  # factors are off by up to 2 ** -11
+    assert off["tf32"] < off["bfloat16"]
+    if EMULATED:  # others may have no such units
+        assert off["tf32"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "tf32", "bfloat16"])
 @pytest.mark.parametrize("layers, shape", MARKETS)
 def test_the_same_run_twice(layers, shape, dtype):
     first, second = (run(layers, shape, GPUS[0], dtype=dtype) for _ in range(2))

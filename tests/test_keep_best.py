@@ -56,6 +56,39 @@ def test_keep_best_of_the_leader_changes_nothing():
     same_states(before, states(built))
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_keep_best_of_is_a_probe_and_keep_best(plan, count):
+    markets = [build(CONV, VENDORS) for _ in range(2)]
+    whole, parts = (optimizer(built, seed=MASTER, plan=plan) for built in markets)
+    for step in range(3):
+        x, y = batch((6, *CONV_SHAPE[1:]), seed=step)
+        loss, paths = whole.keep_best_of(x, y, forward_pass=count)
+        for part in np.split(np.arange(6), count):
+            expected, rows = parts.accumulate(x[part], y[part])
+        parts.keep_best(expected, rows)
+        same_bits(loss, expected)
+        same_bits(paths, rows)
+    same_states(states(markets[0]), states(markets[1]))
+    assert (whole.global_step, whole.generation) == (parts.global_step, parts.generation) == (3, 3)
+    for mine, theirs in zip(seeds_of(whole), seeds_of(parts), strict=True):
+        same_bits(mine, theirs)
+
+
+def test_keep_best_of_refuses_what_keep_best_refuses():
+    built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)
+    opt = optimizer(built, seed=MASTER)
+    with refused(opt, built, ValueError, "keep_best_of"):
+        opt.keep_best_of(x, y, forward_pass=2)  # seven samples
+    opt.add_replica(*opt.probe(x, y))
+    with pytest.raises(RuntimeError, match="keep_best: expected an update without"):
+        opt.keep_best_of(x, y)
+    for plan in ("scatter", "node"):
+        opt = optimizer(built, seed=MASTER, plan=plan)
+        with refused(opt, built, ValueError, "keep_best_of: expected plan 'tree' or 'star'"):
+            opt.keep_best_of(x, y)
+
+
 def test_v1_learns():
     built = build(MLP, (4, 4, 4))
     x, _ = batch((64, 6))

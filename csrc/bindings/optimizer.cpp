@@ -145,6 +145,18 @@ py::tuple train_step(Optimizer& self, const py::object& x, const AnyLabels& labe
                         taken.degenerate);
 }
 
+py::tuple keep_best_of(Optimizer& self, const py::object& x, const AnyLabels& labels,
+                       std::optional<std::int32_t> ignore_index) {
+  const Batch batch = borrow_batch(x, false, 1);
+  const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
+  Probe found;
+  {
+    const py::gil_scoped_release release;
+    found = self.keep_best_of(batch, borrowed);
+  }
+  return py::make_tuple(to_array(found.losses), probed_paths(self, found));
+}
+
 bool start_search(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
                   const std::string& mode) {
   const std::vector<float> losses = to_vector(loss);
@@ -343,6 +355,7 @@ void bind_optimizer(py::module_& module) {
       .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("drop_replicas", &Optimizer::drop_replicas)
       .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
+      .def("keep_best_of", &keep_best_of, py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
       .def("forward", &forward, py::arg("x"), py::arg("further") = false,
            py::arg("on_device") = false, py::arg("waits") = true)
       .def("coefficients", &coefficients, py::arg("loss"), py::arg("paths"), py::arg("mode"))

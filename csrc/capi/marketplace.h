@@ -226,7 +226,7 @@ MP_API mp_status mp_set_output(mp_market* market, mp_value x);
 typedef struct mp_device_options {
   size_t size;
   const char* device;       /* a name from mp_get_device; NULL: "auto", a GPU or else the CPU */
-  const char* dtype;        /* of products, "float32" or "bfloat16"; NULL: "float32" */
+  const char* dtype;        /* of products: "float32" or NULL, "bfloat16"; on GPUs also "tf32" */
   int64_t max_memory_bytes; /* of each GPU; 0: most of what is free */
   int32_t threads;          /* 0: every core that this process may use */
   int32_t reserved;

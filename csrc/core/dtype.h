@@ -8,13 +8,15 @@
 
 namespace marketplace {
 
-enum class DType { uint8, float32, bfloat16 };
+// tf32: float32 whose products round their factors to 10 bits of mantissa.
+enum class DType { uint8, float32, bfloat16, tf32 };
 
 inline std::int64_t size_bytes(DType dtype) {
   switch (dtype) {
     case DType::uint8: return 1;
     case DType::bfloat16: return 2;
     case DType::float32: return 4;
+    case DType::tf32: return 4;
   }
   return 0;
 }
@@ -22,7 +24,8 @@ inline std::int64_t size_bytes(DType dtype) {
 inline DType compute_dtype(const std::string& name) {
   if (name == "float32") return DType::float32;
   if (name == "bfloat16") return DType::bfloat16;
-  fail("dtype", "'float32' or 'bfloat16'", "'" + name + "'");
+  if (name == "tf32") return DType::tf32;
+  fail("dtype", "'float32', 'bfloat16' or 'tf32'", "'" + name + "'");
 }
 
 inline std::string to_string(DType dtype) {
@@ -30,6 +33,7 @@ inline std::string to_string(DType dtype) {
     case DType::uint8: return "uint8";
     case DType::bfloat16: return "bfloat16";
     case DType::float32: return "float32";
+    case DType::tf32: return "tf32";
   }
   return "?";
 }

@@ -1,3 +1,4 @@
+#include <cstring>
 #include <numeric>
 #include <string>
 
@@ -7,7 +8,7 @@
 
 namespace marketplace::gpu {
 
-std::vector<std::uint64_t> checksums(const Team& team, std::size_t device,
+std::vector<std::uint64_t> checksums(Team& team, std::size_t device,
                                      const std::vector<std::shared_ptr<Resident>>& vectors) {
   const Stream& stream = team.stream(device);
   std::vector<std::uint64_t> sums(vectors.size() * kChecksumBlocks), totals;
@@ -16,14 +17,13 @@ std::vector<std::uint64_t> checksums(const Team& team, std::size_t device,
   for (std::size_t i = 0; i < vectors.size(); ++i)
     checksum_gpu(vectors[i]->at(device), vectors[i]->count(),
                  on_device.get<std::uint64_t>() + i * kChecksumBlocks, stream);
-  copy_to_host(sums.data(), on_device.get(), bytes, stream);
-  stream.synchronize();
+  std::memcpy(sums.data(), team.fetch(device, on_device), static_cast<std::size_t>(bytes));
   for (auto first = sums.begin(); first != sums.end(); first += kChecksumBlocks)
     totals.push_back(std::accumulate(first, first + kChecksumBlocks, std::uint64_t{0}));
   return totals;
 }
 
-void compare_devices(const Team& team, const std::vector<std::shared_ptr<Resident>>& vectors) {
+void compare_devices(Team& team, const std::vector<std::shared_ptr<Resident>>& vectors) {
   const std::vector<std::uint64_t> expected = checksums(team, 0, vectors);
   for (std::size_t d = 1; d < team.size(); ++d) {
     const std::vector<std::uint64_t> received = checksums(team, d, vectors);

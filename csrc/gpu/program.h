@@ -48,7 +48,7 @@ struct Contraction {
 
 // Where a k-element of a contraction lies: `offset` elements from the window's first pixel, and how
 // far below and right of it. Elements behind the depth lie below every image.
-struct Tap {
+struct alignas(16) Tap {  // which one load brings
   std::int64_t offset;
   std::int32_t down, right;
 };

@@ -245,8 +245,14 @@ namespace {
 
 Handle<void*, cudaFreeHost> make_pinned(std::int64_t bytes) {
   void* data = nullptr;
-  check(cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocPortable),
-        "cudaHostAlloc");
+  const cudaError_t error =
+      cudaHostAlloc(&data, static_cast<std::size_t>(bytes), cudaHostAllocPortable);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    fail(ErrorKind::memory, "pinned host memory",
+         std::to_string(bytes) + " bytes that can be locked in the host's memory", "out of memory");
+  }
+  check(error, "cudaHostAlloc");
   return {data, 0};
 }
 

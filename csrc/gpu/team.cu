@@ -39,6 +39,7 @@ Team::Team(std::vector<std::shared_ptr<Device>> devices)
   for (const auto& device : devices_) {
     streams_.emplace_back(device->index);
     recorders_.emplace_back(device->index);
+    taken_.emplace_back(device->index);
   }
 }
 
@@ -166,25 +167,38 @@ void Team::forget() {
   gathering_ = false;
 }
 
-std::vector<std::byte> Team::arguments() const {
-  std::vector<std::byte> block;
+const std::byte* Team::fetch(std::size_t device, const DeviceMemory& from) {
+  const auto guard = lock();
+  std::byte* to = fetched_.reserve(from.bytes());
+  copy_to_host(to, from.get(), from.bytes(), streams_[device]);
+  streams_[device].synchronize();
+  return to;
+}
+
+// Into the block, once no device copies from it any more: a host that is not waiting for losses may
+// be a step ahead.
+std::int64_t Team::write_arguments() {
+  std::size_t bytes = 0;
+  for (const Task& task : tasks_) bytes += aligned(task.arguments.size());
+  for (const Event& taken : taken_) taken.synchronize();
+  std::byte* to = block_.reserve(static_cast<std::int64_t>(bytes));
   for (const Task& task : tasks_) {
-    block.insert(block.end(), task.arguments.begin(), task.arguments.end());
-    block.resize(aligned(block.size()));
+    std::copy(task.arguments.begin(), task.arguments.end(), to);
+    to += aligned(task.arguments.size());
   }
-  return block;
+  return static_cast<std::int64_t>(bytes);
 }
 
 // Everything that can fail for want of memory or for a wrong launch comes before the first device
 // starts.
 void Team::run() {
   if (tasks_.empty()) return;
-  const std::vector<std::byte> block = arguments();
+  const std::int64_t bytes = write_arguments();
   std::int64_t scratch = 0;
   for (const Task& task : tasks_) scratch = std::max(scratch, task.scratch_bytes);
-  grow(arguments_, static_cast<std::int64_t>(block.size()));
+  grow(arguments_, bytes);
   grow(scratch_, scratch);
-  start(recording(), block);
+  start(recording(), bytes);
   for (const Change& change : changes_) {
     std::fill(change.resident->valid_.begin(), change.resident->valid_.end(), 1);
     change.vector->changed_on(*change.resident);
@@ -193,12 +207,13 @@ void Team::run() {
 
 // Where a device does not start, those before it are no longer valid: what they computed is
 // forgotten, once they have done it.
-void Team::start(const Recording& recording, const std::vector<std::byte>& block) {
+void Team::start(const Recording& recording, std::int64_t argument_bytes) {
   std::size_t changed = 0;
   try {
-    for (std::size_t d = 0; d < size(); ++d)
-      copy_to_device(arguments_[d].get(), block.data(), static_cast<std::int64_t>(block.size()),
-                     streams_[d]);
+    for (std::size_t d = 0; d < size(); ++d) {
+      copy_to_device(arguments_[d].get(), block_.get(), argument_bytes, streams_[d]);
+      taken_[d].record(streams_[d]);
+    }
     launch(recording, changed);
   } catch (...) {
     for (const Change& change : changes_) std::fill_n(change.resident->valid_.begin(), changed, 0);

@@ -110,6 +110,9 @@ class Team : public std::enable_shared_from_this<Team> {
   void obey(std::vector<const Verdict*> verdicts);
   // Until all devices have done what they were given.
   void wait() const;
+  // A few bytes of a device's memory, in the order of its stream, once they are on the host; they
+  // stay until the next call.
+  const std::byte* fetch(std::size_t device, const DeviceMemory& from);
 
   // One thread at a time.
   std::unique_lock<std::recursive_mutex> lock() { return std::unique_lock(mutex_); }
@@ -128,10 +131,10 @@ class Team : public std::enable_shared_from_this<Team> {
   void heal(Resident& resident);
   std::shared_ptr<Resident> note_change(Vector& vector, std::shared_ptr<Resident> resident);
   void run();
-  void start(const Recording& recording, const std::vector<std::byte>& block);
+  void start(const Recording& recording, std::int64_t argument_bytes);
   void launch(const Recording& recording, std::size_t& changed);
   void forget();
-  std::vector<std::byte> arguments() const;
+  std::int64_t write_arguments();
   void grow(std::vector<DeviceMemory>& memory, std::int64_t bytes);
   Recording& recording();
   std::vector<std::uint64_t> recording_key() const;
@@ -142,6 +145,8 @@ class Team : public std::enable_shared_from_this<Team> {
   std::vector<std::shared_ptr<Device>> devices_;
   std::vector<Stream> streams_, recorders_;
   std::vector<DeviceMemory> arguments_, scratch_;  // per device
+  PinnedMemory block_, fetched_;                   // arguments on their way, answers
+  std::vector<Event> taken_;                       // per device: its copy of the block is made
   std::list<Recording> recordings_;                // the latest first
   bool gathering_ = false;
   std::vector<Task> tasks_;

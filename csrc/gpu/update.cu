@@ -240,8 +240,7 @@ bool finite(Team& team, const Vector& vector) {
   fill_bytes(flag.get(), 0, 4, stream);
   find_not_finite_gpu(values->at(0), values->count(), flag.get<std::int32_t>(), stream);
   std::int32_t bad = 0;
-  copy_to_host(&bad, flag.get(), 4, stream);
-  stream.synchronize();
+  std::memcpy(&bad, team.fetch(0, flag), sizeof bad);
   return bad == 0;
 }
 

@@ -64,6 +64,8 @@ ParameterTable parameter_table(const Model& model, const std::vector<Packing>* p
     parameter.padded_depth = packing.padded_depth;
     parameter.order_outer = packing.order_outer;
     parameter.order_inner = packing.order_inner;
+    parameter.by_depth = Divisor(packing.depth);
+    parameter.by_inner = Divisor(packing.order_inner);
     const auto index = static_cast<std::int32_t>(table.parameters.size());
     const std::int64_t blocks = block_count(parameter.count);
     for (std::int64_t first = 0; first * kRandomThreads < blocks; ++first)

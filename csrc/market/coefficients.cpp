@@ -70,6 +70,12 @@ void sign_scores(const std::vector<float>& losses, const Rows& rows, std::vector
   for (const std::int32_t p : rows) scores[p] = (losses[p] < median) - (losses[p] > median);
 }
 
+void best_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
+  for (const std::int32_t p : rows) scores[p] = 0;
+  const auto lower = [&](std::int32_t a, std::int32_t b) { return losses[a] < losses[b]; };
+  scores[*std::min_element(rows.begin(), rows.end(), lower)] = 1;
+}
+
 // Scores over the chosen rows; all zero, and false, when their losses do not differ.
 bool score(Shaping shaping, const std::vector<float>& losses, const Rows& rows,
            std::vector<double>& scores) {
@@ -77,6 +83,7 @@ bool score(Shaping shaping, const std::vector<float>& losses, const Rows& rows,
     case Shaping::z: z_scores(losses, rows, scores); break;
     case Shaping::rank: rank_scores(losses, rows, scores); break;
     case Shaping::sign: sign_scores(losses, rows, scores); break;
+    case Shaping::best: best_scores(losses, rows, scores); break;
   }
   return std::any_of(rows.begin(), rows.end(), [&](std::int32_t p) { return scores[p] != 0; });
 }
@@ -149,6 +156,7 @@ std::string shaping_name(Shaping shaping) {
     case Shaping::z: return "z";
     case Shaping::rank: return "rank";
     case Shaping::sign: return "sign";
+    case Shaping::best: return "best";
   }
   return "?";
 }

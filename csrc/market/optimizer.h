@@ -137,6 +137,9 @@ class Optimizer {
   // V1: W of every spec becomes the best path's vendor's, then new vendors around it. Returns the
   // best path's row.
   std::int64_t keep_best(const std::vector<float>& losses, const std::vector<std::int32_t>& paths);
+  // A probe and keep_best of its losses; the host is not asked in between where train_step does not
+  // ask it either.
+  Probe keep_best_of(const Batch& batch, const Labels& labels);
 
   // For resuming: everything that is not an option, a weight or derivable from the two.
   struct State {
@@ -159,7 +162,10 @@ class Optimizer {
   std::vector<float> rates_of_step() const;
   void move_along(UnitVectorMode mode, const std::vector<float>& rates);
   void finish_step();
-  bool is_plain() const;
+  void check_keeps_best() const;
+  bool follows_at_once() const;
+  std::optional<TakenStep> follow_at_once(const Batch& batch, const Labels& labels, Shaping shaping,
+                                          UnitVectorMode mode, const std::function<void()>& move);
   std::optional<TakenStep> step_at_once(const Batch& batch, const Labels& labels,
                                         UnitVectorMode mode);
   std::vector<float> checked_rates(const std::optional<std::vector<float>>& given) const;

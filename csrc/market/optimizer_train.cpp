@@ -8,30 +8,31 @@
 
 namespace marketplace {
 
-// Whether a step is made of one probe's losses and what follows from them alone.
-bool Optimizer::is_plain() const {
+// Whether the backend can follow a probe's losses by itself, the step being made of nothing else.
+bool Optimizer::follows_at_once() const {
   const bool shared = options.plan == PlanKind::tree || options.plan == PlanKind::star;
-  return shared && !options.meta_learning_rate && replica_ == 0 &&
-         std::all_of(specs_.begin(), specs_.end(), [](const SpecState& spec) {
+  return shared && market_->backend().takes_steps() && !options.meta_learning_rate &&
+         replica_ == 0 && std::all_of(specs_.begin(), specs_.end(), [](const SpecState& spec) {
            return spec.weights.kind == VendorWeights::Kind::seeded;
          });
 }
 
-std::optional<TakenStep> Optimizer::step_at_once(const Batch& batch, const Labels& labels,
-                                                 UnitVectorMode mode) {
-  if (!market_->backend().takes_steps() || !is_plain()) return std::nullopt;
-  const std::vector<float> rates = rates_of_step();
+// The losses scored as `shaping` says, their direction in work_, then `move`; or nothing, where the
+// backend wants the probe and its step one after the other.
+std::optional<TakenStep> Optimizer::follow_at_once(const Batch& batch, const Labels& labels,
+                                                   Shaping shaping, UnitVectorMode mode,
+                                                   const std::function<void()>& move) {
   reserve();
   TakenStep taken;
   auto& [losses, paths] = taken.probe;
   paths = plan_paths(plan());
   losses.resize(plan().path_count());
   StepUpdate update;
-  update.scoring = {options.shaping, score_groups(options.plan, mode, paths, vendor_counts()),
-                    paths, vendor_counts()};
+  update.scoring = {shaping, score_groups(options.plan, mode, paths, vendor_counts()), paths,
+                    vendor_counts()};
   update.work = [&](const StepUpdate::Combine& combine) {
     for (std::size_t i = 0; i < specs_.size(); ++i) combine(i, work_[i]);
-    move_along(mode, rates);
+    move();
   };
   LeaderStatistics leader;
   const std::optional<bool> degenerate =
@@ -41,8 +42,35 @@ std::optional<TakenStep> Optimizer::step_at_once(const Batch& batch, const Label
   leader_.clear();
   leader_.push_back(std::move(leader));
   check_losses(losses, paths, vendor_counts());
-  finish_step();
   return taken;
+}
+
+std::optional<TakenStep> Optimizer::step_at_once(const Batch& batch, const Labels& labels,
+                                                 UnitVectorMode mode) {
+  if (!follows_at_once()) return std::nullopt;
+  const std::vector<float> rates = rates_of_step();
+  std::optional<TakenStep> taken =
+      follow_at_once(batch, labels, options.shaping, mode, [&] { move_along(mode, rates); });
+  if (taken) finish_step();
+  return taken;
+}
+
+Probe Optimizer::keep_best_of(const Batch& batch, const Labels& labels) {
+  check_keeps_best();
+  if (follows_at_once()) {
+    std::optional<TakenStep> taken =
+        follow_at_once(batch, labels, Shaping::best, UnitVectorMode::whole, [&] {
+          for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, work_[i], 1.0f);
+        });
+    if (taken) {
+      absorb_leader();
+      update_seeds(true);
+      return std::move(taken->probe);
+    }
+  }
+  Probe found = probe(batch, labels);
+  keep_best(found.losses, found.paths);
+  return found;
 }
 
 TakenStep Optimizer::train_step(const Batch& batch, const Labels& labels, UnitVectorMode mode) {

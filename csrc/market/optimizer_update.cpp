@@ -244,14 +244,20 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
   return coefficients.degenerate;
 }
 
-std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
-                                  const std::vector<std::int32_t>& paths) {
-  check_losses(losses, paths, vendor_counts());
+void Optimizer::check_keeps_best() const {
   if (options.plan == PlanKind::node)
     fail("keep_best", "a plan whose vendors have weights", "'node'");
   if (replica_ > 0)
     fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
          std::to_string(replica_));
+  // of the vendors that are drawn at last
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+}
+
+std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
+                                  const std::vector<std::int32_t>& paths) {
+  check_losses(losses, paths, vendor_counts());
+  check_keeps_best();
   const std::vector<double> values(losses.begin(), losses.end());
   const std::int64_t best =
       topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];

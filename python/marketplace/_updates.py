@@ -1,4 +1,4 @@
-"""Updates from several forward passes, and V1's update: what goes beyond one probe and one step.
+"""Updates from several forward passes: what goes beyond one probe and one step.
 
 ``forward_pass``: several minibatches with the same vendors, ``loss[p] = mean over minibatches``.
 ``marketplace_replica``: several independent draws of all vendors,
@@ -16,8 +16,7 @@ from . import _core
 from ._arrays import F32, I32, integer, refusal
 from ._classes import class_losses
 from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
-from ._recording import AS_IS, Draw, Recorder, describe_draw
-from ._scores import topk
+from ._recording import Draw, Recorder, describe_draw
 from ._sharing import Minibatch, Sharing
 from ._steps import Direction, StepParts, UnitVectorMode, warn_if
 
@@ -254,45 +253,6 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> None:
         """Update the weights; see ``Optimizer.step``."""
 
-    def keep_best(self, loss: ArrayLike, paths: ArrayLike) -> int:
-        """Make the best path's vendors the base weights, and draw new vendors around them (V1).
-
-        ``W_i += delta_i of the path with the lowest loss``; ties go to the earlier path. Vendor
-        v > 0 then becomes ``W + uniform(-a, a)``, a being ``learning_rate * probe_scale``, or the
-        learning rate without a probe scale. Meta learning rates play no part.
-
-        Parameters
-        ----------
-        loss : array (P,)
-            Losses of paths.
-        paths : integer array (P, S)
-            Their paths.
-
-        Returns
-        -------
-        int
-            The best path's row.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As ``step``, or for another plan than tree and star. Nothing has changed then.
-        RuntimeError
-            After ``add_replica``: directions cannot be summed with best vendors; or between
-            ``update_lr_scales`` and ``update_seeds``.
-        """
-        losses, rows, _ = self._scored("keep_best", loss, paths, UnitVectorMode.per_spec)
-        self._refuse_line_search("keep_best")
-        self._refuse_other_plans("keep_best", "V1")
-        native = self._ready()
-        if self._listeners:
-            chosen = rows[int(topk(losses, 1, largest=False)[1][0])]
-            self._record([self._chosen(chosen)], AS_IS, np.ones(len(chosen), dtype=np.float32))
-        best = native.keep_best(losses, rows)
-        self._end_update()
-        self.global_step += 1
-        return best
-
     def update_seeds(self, keep_leader: bool = True) -> None:
         """Draw new vendors; the leader keeps seed 0 unless told otherwise.
 
@@ -378,13 +338,6 @@ class UpdateParts(StepParts, abc.ABC):
         if self.plan == "node":  # measured gradients follow from no seeds; summed over all replicas
             return [native.gather(losses, paths, mode)]
         return [*self._draws, describe_draw(native, native.coefficients(losses, paths, mode))]
-
-    def _chosen(self, path: I32) -> Draw:
-        """Describe one path's vendors as a draw."""
-        counts = [spec.vendor_count for spec in self.marketplace]
-        return describe_draw(
-            self._ready(), [np.eye(1, v, k)[0] for v, k in zip(counts, path, strict=True)]
-        )
 
     def _record(self, draws: list[Draw | list[F32]], mode: str, rates: F32) -> None:
         for listener in self._listeners:

@@ -18,6 +18,7 @@ from ._arrays import (
     scalar,
     seed_input,
 )
+from ._best import BestParts
 from ._market import Spec, Vendor, check_market, make_market, vendors_of
 from ._recording import Draw, present_rates
 from ._scores import topk
@@ -30,13 +31,12 @@ from ._steps import (
     default_update,
     warn_if,
 )
-from ._updates import UpdateParts
 from .checkpoint import FilePath
 
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
 
 
-class Optimizer(UpdateParts):
+class Optimizer(BestParts):
     """Trains a market with forward passes only.
 
     Parameters
@@ -61,8 +61,9 @@ class Optimizer(UpdateParts):
         "auto", or a name from ``marketplace.devices()``. Several GPUs of one kind share each
         probe's paths (plan "node": the samples) and give the same results as one. "auto" is a GPU
         where one can be used.
-    dtype : {"float32", "bfloat16"}
-        What products are computed in; weights are float32.
+    dtype : {"float32", "bfloat16", "tf32"}
+        What products are computed in; weights are float32. "tf32" is for GPUs: float32 whose
+        products round their factors to 10 bits of mantissa where there are units for that.
     seed : int, optional
         Master seed: step t's seeds are a function of (seed, t, spec, vendor). Drawn from
         ``marketplace.random`` if not given.

@@ -104,6 +104,7 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
     return cudaSuccess;
   }
   count();
+  if (pageable) ++now.counts.pageable_copies;
   if (source.pageable()) {  // the driver takes a copy at once
     const auto* first = static_cast<const char*>(from);
     auto staged = std::make_shared<std::vector<char>>(first, first + bytes);

@@ -19,6 +19,7 @@ namespace marketplace::gpu {
 inline constexpr const char* kVendor = "cuda";
 using simt::kWarpSize;
 inline constexpr bool kHasAsyncCopy = true;
+inline constexpr bool kHasTf32 = true;
 inline constexpr std::int64_t kMostSharedBytes = (kWarpSize == 64 ? 64 : 227) * 1024;
 
 template <class T>

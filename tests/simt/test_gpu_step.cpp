@@ -10,15 +10,15 @@
 #include "gpu/split.h"
 #include "gpu_markets.h"
 #include "market/optimizer.h"
+#include "trainees.h"
 
 using namespace marketplace;
 using namespace marketplace::tests;
 
 namespace {
 
-constexpr PlanKind kPlans[] = {PlanKind::tree, PlanKind::star};
 constexpr UnitVectorMode kModes[] = {UnitVectorMode::per_spec, UnitVectorMode::whole};
-constexpr Shaping kShapings[] = {Shaping::z, Shaping::rank, Shaping::sign};
+constexpr Shaping kShapings[] = {Shaping::z, Shaping::rank, Shaping::sign, Shaping::best};
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -103,35 +103,6 @@ void check_scores(int devices, PlanKind kind, const PlannedMarket& market,
 }
 
 // -- steps ----------------------------------------------------------------------------------------
-
-OptimizerOptions options_of(PlanKind plan, RuleKind rule, Shaping shaping) {
-  OptimizerOptions options;
-  options.plan = plan;
-  options.learning_rate = 0.1f;
-  options.probe_scale = 0.5f;
-  options.seed = 11;
-  options.rule.kind = rule;
-  options.rule.speed = 0.9f;  // so that clipup cuts
-  options.shaping = shaping;
-  return options;
-}
-
-// A market of its own on some GPUs, and an optimizer over it.
-struct Trainee {
-  Models models;
-  Optimizer optimizer;
-  Trainee(Models own, const std::vector<std::int64_t>& counts, const OptimizerOptions& options,
-          int devices, std::int64_t max_memory_bytes = 0)
-      : models(std::move(own)),
-        optimizer(on_gpu(models, DType::float32, first(devices), max_memory_bytes), counts,
-                  std::vector<std::int64_t>(counts.size(), 0), options, std::nullopt) {}
-
-  std::vector<Vector> state() const { return state_of(optimizer, models); }
-};
-
-Models tiny_models() {
-  return {linear_model(7, 5, true, 1), linear_model(5, 3, false, 2)};
-}
 
 // What both ways must agree on.
 template <class Data>
@@ -279,6 +250,7 @@ TEST_CASE("one step is one graph on one device, and brings one small block back"
       CHECK(graphs_of_a_step(optimizer, data) == (devices == 1 ? 1 : 2 * devices));
       const auto after = simt::counts();
       CHECK(after.bytes_to_host - before.bytes_to_host == devices * 256);
+      CHECK(after.pageable_copies == before.pageable_copies);
       CHECK(after.bytes_to_devices - before.bytes_to_devices < devices * 6000);
       CHECK(after.bytes_among_devices - before.bytes_among_devices ==
             (devices == 1 ? 0 : (optimizer.plan().path_count() + devices) * 4));

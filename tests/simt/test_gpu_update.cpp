@@ -107,6 +107,17 @@ TEST_CASE("steps have the CPU's bits under every rule") {
           train(on_cpu(dense_models(), DType::float32), rule));
 }
 
+TEST_CASE("a step's arguments stay as they are until every device has them") {
+  const std::vector<Vector> expected = train(on_cpu(dense_models(), DType::float32), kRules[3]);
+  for (const int devices : {1, 2}) {
+    simt::Machine wanted = machine(devices);
+    wanted.schedule = simt::Schedule::deferred;  // nothing waits for a step but the next one
+    simt::reset(wanted);
+    CHECK(train(on_gpu(dense_models(), DType::float32, first(devices)), kRules[3]) == expected);
+  }
+  simt::reset(machine(1));
+}
+
 TEST_CASE("norms of more values, and of more specs, than one launch sums up") {
   const auto cpu = make_backend("cpu", "float32", 2);
   const auto gpu = gpu::make_gpu_backend({0}, DType::float32, 0);
@@ -192,6 +203,7 @@ TEST_CASE("a step is one graph per device, recorded once") {
     CHECK(after.graph_launches - before.graph_launches == 1);
     if (step > 0) {
       CHECK(after.copies - before.copies == 1);
+      CHECK(after.pageable_copies == before.pageable_copies);
       CHECK(after.live_handles == before.live_handles);
       allocations += after.allocations - before.allocations;
     }

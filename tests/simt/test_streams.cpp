@@ -164,6 +164,25 @@ TEST_CASE("pinned host memory is read when the stream comes to it") {
   CHECK(late < kSeeds);
 }
 
+TEST_CASE("pinned host memory that is not to be had is named, and what was there stays") {
+  simt::reset(machine(1));
+  PinnedMemory host(8);
+  std::byte* before = host.get<std::byte>();
+  simt::fail_allocation(1);
+  try {
+    host.reserve(4096);
+    CHECK_MESSAGE(false, "nothing failed");
+  } catch (const Error& error) {
+    CHECK(error.kind() == ErrorKind::memory);
+    CHECK(std::string(error.what()) ==
+          "pinned host memory: expected 4096 bytes that can be locked in the host's memory, "
+          "received out of memory");
+  }
+  CHECK(cudaPeekAtLastError() == cudaSuccess);
+  CHECK(host.get<std::byte>() == before);
+  CHECK(host.reserve(4096) != nullptr);
+}
+
 TEST_CASE("ordinary host memory is free once the call returns") {
   for (int seed = 0; seed < kSeeds; ++seed) {
     simt::reset(machine(seed));

@@ -19,4 +19,12 @@ __device__ inline float activate(Activation kind, float x) {
   return x;
 }
 
+// Calls run(f), f being the activation; the usual ones without asking for each number which it is.
+template <class Run>
+__device__ __forceinline__ void with_activation(Activation kind, Run run) {
+  if (kind == Activation::none) return run([](float x) { return x; });
+  if (kind == Activation::relu) return run([](float x) { return activate(Activation::relu, x); });
+  run([kind](float x) { return activate(kind, x); });
+}
+
 }  // namespace marketplace::gpu

@@ -91,6 +91,28 @@ __global__ void middles_kernel(ScoreArgs args) {
   if (stable == count / 2) args.moments[2 * group + 1] = loss;
 }
 
+__device__ std::int32_t lower_entry(const ScoreArgs& args, std::int32_t a, std::int32_t b) {
+  const float mine = args.losses[args.entries[a]], other = args.losses[args.entries[b]];
+  return other < mine || (other == mine && b < a) ? b : a;
+}
+
+// One block per group: the entry of the lowest loss, the first of several.
+__global__ void lowest_kernel(ScoreArgs args) {
+  __shared__ std::int32_t lowest[kBlockThreads];
+  const auto thread = static_cast<std::int32_t>(threadIdx.x);
+  const std::int32_t first = args.group_first[blockIdx.x], end = args.group_first[blockIdx.x + 1];
+  std::int32_t mine = first;
+  for (std::int32_t entry = first + thread; entry < end; entry += kBlockThreads)
+    mine = lower_entry(args, mine, entry);
+  lowest[thread] = mine;
+  __syncthreads();
+  for (std::int32_t half = kBlockThreads / 2; half > 0; half /= 2) {
+    if (thread < half) lowest[thread] = lower_entry(args, lowest[thread], lowest[thread + half]);
+    __syncthreads();
+  }
+  if (thread == 0) args.moments[2 * blockIdx.x] = lowest[0];
+}
+
 __device__ double z_score(double loss, const double* moments) {
   const double mean = moments[0], deviation = moments[1];
   return deviation > 0 ? -(loss - mean) / deviation : 0.0;
@@ -122,6 +144,7 @@ __global__ void scores_kernel(ScoreArgs args) {
     case Shaping::z: score = z_score(loss, moments); break;
     case Shaping::rank: score = rank_score(args, entry, group); break;
     case Shaping::sign: score = sign_score(loss, moments); break;
+    case Shaping::best: score = static_cast<double>(entry) == moments[0] ? 1.0 : 0.0; break;
   }
   args.scores[entry] = score;
 }
@@ -175,6 +198,8 @@ void score_losses_gpu(const ScoreArgs& args, const Stream& stream) {
   if (args.shaping == Shaping::z)
     launch(moments_kernel, Grid{args.group_count}, block, 0, stream, args);
   if (args.shaping == Shaping::sign) launch(middles_kernel, entries, block, 0, stream, args);
+  if (args.shaping == Shaping::best)
+    launch(lowest_kernel, Grid{args.group_count}, block, 0, stream, args);
   launch(scores_kernel, entries, block, 0, stream, args);
   launch(coefficients_kernel, blocks_for(args.coefficient_count), block, 0, stream, args);
   launch(verdict_kernel, Grid{1}, block, 0, stream, args);

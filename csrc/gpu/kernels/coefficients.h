@@ -37,7 +37,8 @@ struct ScoreArgs {
   const std::int32_t* terms = nullptr;       // (T,) entries
   const std::int32_t* term_first = nullptr;  // (C + 1,) among the terms
   std::int64_t coefficient_count = 0;
-  double* moments = nullptr;      // (G, 2): mean and deviation, or the two losses in the middle
+  // (G, 2): mean and deviation, or the two losses in the middle, or the entry of the lowest loss
+  double* moments = nullptr;
   double* scores = nullptr;       // (E,)
   float* coefficients = nullptr;  // (C,)
   Verdict* verdict = nullptr;

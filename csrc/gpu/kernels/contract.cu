@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <string>
+
 #include "gpu/kernels/activation.h"
 #include "gpu/kernels/contract.h"
 #include "gpu/kernels/contract_sums.h"
@@ -6,20 +9,24 @@
 namespace marketplace::gpu {
 namespace {
 
+constexpr std::int64_t kMostRows = 1 << 30;  // of an image or a vendor's panel: see Divisor
+
 // Vectors of neighbouring columns, for which a vendor's columns come in whole vectors.
-template <class Out, int Rows, int Columns>
+template <class Out, int Rows, int Columns, class Activate>
 __device__ void store_vectors(const ContractArgs& args, const Place& place, const float* result,
-                              const Addresses<Rows, Columns>& to) {
+                              const Addresses<Rows, Columns>& to, Activate activated) {
   constexpr int kStride = Columns + 4, kVector = kVectorBytes / static_cast<int>(sizeof(Out));
+  constexpr int kFloats = kVectorBytes / 4;
   for (int e = static_cast<int>(threadIdx.x); e < Rows * (Columns / kVector); e += kThreads) {
     const int i = e / (Columns / kVector), j = e % (Columns / kVector) * kVector;
-    if (place.first_row + i >= place.total_rows || place.first_column + j >= place.total_columns)
-      continue;
-    alignas(kVectorBytes) Out values[kVector];
-    for (int n = 0; n < kVector; ++n)
-      values[n] =
-          rounded<Out>(activate(args.activation, result[i * kStride + j + n] + to.bias[j + n]));
-    store16(static_cast<Out*>(args.out) + to.row_out[i] + to.column_out[j], values);
+    if (i >= place.rows || j >= place.columns) continue;
+    alignas(kVectorBytes) float sums[kVector], bias[kVector];
+    for (int n = 0; n < kVector; n += kFloats) {
+      copy16(sums + n, result + i * kStride + j + n);
+      copy16(bias + n, to.bias + j + n);
+    }
+    for (int n = 0; n < kVector; ++n) sums[n] = activated(sums[n] + bias[n]);
+    store_rounded(sums, static_cast<Out*>(args.out) + to.row_out[i] + to.column_out[j]);
   }
 }
 
@@ -29,8 +36,7 @@ __device__ void store_elements(const ContractArgs& args, const Place& place, con
   constexpr int kStride = Columns + 4;
   for (int e = static_cast<int>(threadIdx.x); e < Rows * Columns; e += kThreads) {
     const int i = e / Columns, j = e % Columns;
-    if (place.first_row + i >= place.total_rows || place.first_column + j >= place.total_columns)
-      continue;
+    if (i >= place.rows || j >= place.columns) continue;
     static_cast<Out*>(args.out)[to.row_out[i] + to.column_out[j]] =
         rounded<Out>(activate(args.activation, result[i * kStride + j] + to.bias[j]));
   }
@@ -40,10 +46,9 @@ template <class Out, int Rows, int Columns>
 __device__ void store(const ContractArgs& args, const Place& place, const float* result,
                       const Addresses<Rows, Columns>& to) {
   constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(Out));
-  if (args.columns % kVector == 0)
-    store_vectors<Out>(args, place, result, to);
-  else
-    store_elements<Out>(args, place, result, to);
+  if (args.columns % kVector != 0) return store_elements<Out>(args, place, result, to);
+  with_activation(args.activation,
+                  [&](auto activated) { store_vectors<Out>(args, place, result, to, activated); });
 }
 
 // The loss of every row and vendor of the tile; logits end here.
@@ -52,16 +57,15 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
                              const Addresses<Rows, Columns>& to) {
   constexpr int kStride = Columns + 4;
   const auto classes = static_cast<int>(args.columns);
-  const int vendors = static_cast<int>(place.total_columns - place.first_column) / classes;
+  const int vendors = place.columns / classes;
   for (int e = static_cast<int>(threadIdx.x); e < Rows * vendors; e += kThreads) {
     const int i = e % Rows, first = e / Rows * classes;
-    const std::int64_t row = place.first_row + i;
-    if (row >= place.total_rows) continue;
+    if (i >= place.rows) continue;
     float* logits = result + i * kStride + first;
     for (int c = 0; c < classes; ++c)
       logits[c] = activate(args.activation, logits[c] + to.bias[first + c]);
-    const std::int64_t vendor = (place.first_column + first) / classes;
-    const std::int64_t parent = row / args.samples, sample = row % args.samples;
+    const std::int64_t vendor = place.first_vendor + e / Rows, row = place.first_image + i;
+    const std::int64_t parent = row / args.samples, sample = row - parent * args.samples;
     args.loss.losses[(place.product.row + parent * args.vendors + vendor) * args.samples + sample] =
         sample_loss(logits, classes, args.loss.labels[sample], args.loss.ignoring,
                     args.loss.ignored);
@@ -77,32 +81,40 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
 template <class T, int Rows, int Columns, template <class, int> class Loader>
 __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
     contract_kernel(ContractArgs args) {
-  using Shape = Tile<T, Rows, Columns>;
+  using Element = typename TileElement<T>::type;
+  using Shape = Tile<Element, Rows, Columns>;
   __shared__ Addresses<Rows, Columns> addresses;
   std::byte* shared = dynamic_shared();
   const Place place = find_place(args, Rows);
   find_addresses(args, place, addresses);
   __syncthreads();
-  Loader<T, Rows> windows(args, addresses.start);
-  PanelLoader<T, Columns> panels(args, place);
+  Loader<Element, Rows> windows(args, addresses.start);
+  PanelLoader<Element, Columns> panels(args, place);
   Sums<T, Rows, Columns> sums;
   sums.zero();
-  const std::int64_t steps = args.padded_depth / Shape::kStep;
-  const auto fetch = [&](std::int64_t step) {
-    std::byte* stage = shared + step % kStages * Shape::kStageBytes;
+  const auto steps = static_cast<int>(args.padded_depth / Shape::kStep);
+  const auto fetch = [&](int step, int place_of_stage) {
+    std::byte* stage = shared + place_of_stage;
     if (step < steps) {
       windows.load(stage, step);
       panels.load(stage + Rows * kRowBytes, step);
     }
     copy_async_commit();
   };
-  for (int step = 0; step < kStages - 1; ++step) fetch(step);
-  for (std::int64_t step = 0; step < steps; ++step) {
+  // stages take turns
+  const auto after = [](int stage) {
+    return stage == (kStages - 1) * Shape::kStageBytes ? 0 : stage + Shape::kStageBytes;
+  };
+  int writing = 0, reading = 0;  // bytes into the shared memory
+  for (int step = 0; step < kStages - 1; ++step, writing = after(writing)) fetch(step, writing);
+  for (int step = 0; step < steps; ++step) {
     copy_async_wait<kStages - 2>();
     __syncthreads();  // the stage is there, and nobody reads the one that is fetched next
-    fetch(step + kStages - 1);
-    const std::byte* stage = shared + step % kStages * Shape::kStageBytes;
+    fetch(step + kStages - 1, writing);
+    const std::byte* stage = shared + reading;
     sums.add(stage, stage + Rows * kRowBytes);
+    writing = after(writing);
+    reading = after(reading);
   }
   copy_async_wait<0>();
   __syncthreads();  // stages become results
@@ -116,7 +128,7 @@ __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
   else if (args.float_out)
     store<float>(args, place, result, addresses);
   else
-    store<T>(args, place, result, addresses);
+    store<Element>(args, place, result, addresses);
 }
 
 struct Target {
@@ -129,12 +141,16 @@ void launch_tiles(ContractArgs args, const Target& target) {
   args.tile_columns =
       args.loss.labels ? Columns / args.columns * args.columns : std::int64_t{Columns};
   const std::int64_t rows = args.parents * args.samples * args.rows;
-  args.row_tiles = (rows + Rows - 1) / Rows;
-  args.column_tiles = (args.vendors * args.columns + args.tile_columns - 1) / args.tile_columns;
+  const std::int64_t row_tiles = (rows + Rows - 1) / Rows;
+  const std::int64_t column_tiles =
+      (args.vendors * args.columns + args.tile_columns - 1) / args.tile_columns;
+  // divisors are factors of a number of blocks, which launch() checks, or of what contract_gpu did
+  args.by = {Divisor(args.rows), Divisor(args.columns), Divisor(args.out_width),
+             Divisor(row_tiles), Divisor(column_tiles), Divisor(args.groups)};
   launch(contract_kernel<T, Rows, Columns, Loader>,
-         Grid{args.product_count * args.groups * args.row_tiles * args.column_tiles},
+         Grid{args.product_count * args.groups * row_tiles * column_tiles},
          Block{static_cast<unsigned>(kWarps * target.device.warp_size)},
-         Tile<T, Rows, Columns>::kSharedBytes, target.stream, args);
+         Tile<typename TileElement<T>::type, Rows, Columns>::kSharedBytes, target.stream, args);
 }
 
 template <class T, template <class, int> class Loader>
@@ -145,10 +161,11 @@ void launch_shape(const ContractArgs& args, const Target& target) {
   if (columns <= 32 && least <= 32) return launch_tiles<T, 128, 32, Loader>(args, target);
   if (columns > 64 && (rows <= 32 || least > 64))
     return launch_tiles<T, 32, 128, Loader>(args, target);
-  constexpr std::int64_t kNeeded =
-      Tile<T, 128, 128>::kSharedBytes + static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
+  using Element = typename TileElement<T>::type;
+  constexpr std::int64_t kNeeded = Tile<Element, 128, 128>::kSharedBytes +
+                                   static_cast<std::int64_t>(sizeof(Addresses<128, 128>));
   // float32 would run out of registers
-  if constexpr (sizeof(T) == 2 && kNeeded <= kMostSharedBytes) {
+  if constexpr (sizeof(Element) == 2 && kNeeded <= kMostSharedBytes) {
     if (columns > 64 && kNeeded <= target.device.shared_bytes)
       return launch_tiles<T, 128, 128, Loader>(args, target);
   }
@@ -157,7 +174,8 @@ void launch_shape(const ContractArgs& args, const Target& target) {
 
 template <class T>
 void launch_contract(const ContractArgs& args, const Target& target) {
-  constexpr std::int64_t kVector = kVectorBytes / static_cast<std::int64_t>(sizeof(T));
+  constexpr auto kVector =
+      kVectorBytes / static_cast<std::int64_t>(sizeof(typename TileElement<T>::type));
   if (args.channels % kVector == 0 && args.group_stride % kVector == 0)
     launch_shape<T, VectorLoader>(args, target);
   else
@@ -167,6 +185,11 @@ void launch_contract(const ContractArgs& args, const Target& target) {
 }  // namespace
 
 void contract_gpu(DType dtype, const DeviceInfo& device, ContractArgs args, const Stream& stream) {
+  if (args.rows > kMostRows || args.columns > kMostRows)
+    fail("product", "at most " + std::to_string(kMostRows) + " pixels and channels",
+         std::to_string(std::max(args.rows, args.columns)));
+  if constexpr (kHasTf32)
+    if (dtype == DType::tf32) return launch_contract<Tf32>(args, {device, stream});
   dispatch(dtype,
            [&](auto element) { launch_contract<decltype(element)>(args, {device, stream}); });
 }

@@ -5,6 +5,7 @@
 // float32 fused multiply-adds; k always ascends, so a result does not depend on how it was tiled.
 #pragma once
 
+#include "gpu/divisor.h"
 #include "gpu/program.h"
 #include "gpu/runtime.h"
 #include "gpu/schedule.h"
@@ -54,10 +55,13 @@ struct ContractArgs : WindowArgs {
   std::int64_t parents = 1, vendors = 1, product_count = 0;  // of every product
   std::int64_t samples = 0;
   std::int64_t groups = 1, group_stride = 0, padded_depth = 0;
-  std::int64_t tile_columns = 0, row_tiles = 0, column_tiles = 0;  // set by contract_gpu
   Activation activation = Activation::none;
   bool float_out = false;
   LossArgs loss;
+  std::int64_t tile_columns = 0;  // from here on set by contract_gpu
+  struct {
+    Divisor rows, columns, out_width, row_tiles, column_tiles, groups;
+  } by;
 };
 
 // Classes up to here go through the fused loss.

@@ -16,9 +16,9 @@ class Sums {
   }
 
   __device__ void add(const std::byte* a, const std::byte* b) {
-    const T* rows = reinterpret_cast<const T*>(a) + (first_row() + lane() % 16) * kStride;
-    const T* columns = reinterpret_cast<const T*>(b) + first_column() * kStride;
-    for (int k = 0; k < kStepBytes / static_cast<int>(sizeof(T)); k += 16) {
+    const auto* rows = reinterpret_cast<const Element*>(a) + (first_row() + lane() % 16) * kStride;
+    const auto* columns = reinterpret_cast<const Element*>(b) + first_column() * kStride;
+    for (int k = 0; k < kStepBytes / static_cast<int>(sizeof(Element)); k += 16) {
       TileA<T> left[kTileRows];
       for (int i = 0; i < kTileRows; ++i) left[i].load(rows + i * 16 * kStride + k);
       for (int j = 0; j < kTileColumns; ++j) {
@@ -40,7 +40,8 @@ class Sums {
   }
 
  private:
-  static constexpr int kStride = kRowBytes / static_cast<int>(sizeof(T));
+  using Element = typename TileElement<T>::type;
+  static constexpr int kStride = kRowBytes / static_cast<int>(sizeof(Element));
   static constexpr int kWarpColumns = Rows <= 32 ? kWarps : Columns <= 32 ? 1 : 2;
   static constexpr int kWarpRows = kWarps / kWarpColumns;
   static constexpr int kTileRows = Rows / kWarpRows / 16;

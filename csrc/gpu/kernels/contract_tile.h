@@ -16,7 +16,7 @@ constexpr int kRowBytes = 80;   // 16 more, so that eight rows meet eight banks
 constexpr int kRowVectors = kStepBytes / kVectorBytes;
 
 // The first pixel of a result's window. Rows behind the last lie above every image.
-struct Start {
+struct alignas(16) Start {
   std::int64_t offset;
   std::int32_t top, left;
 };
@@ -33,48 +33,60 @@ struct Tile {
 
 // What one block works on, decoded once.
 struct Place {
-  std::int64_t first_row, first_column, group;  // of the product
-  std::int64_t total_rows, total_columns;
+  int rows, columns;                       // that the product has of this tile
+  std::int64_t first_image, first_vendor;  // where the tile begins in the product
+  std::uint32_t first_pixel, first_channel;
+  std::int64_t group;
   Product product;
 };
 
+// How many of `most` numbers from `first` on lie below `end`.
+__device__ inline int count_below(std::int64_t end, std::int64_t first, std::int64_t most) {
+  return static_cast<int>(end - first < most ? end - first : most);
+}
+
 __device__ inline Place find_place(const ContractArgs& args, int tile_rows) {
-  std::int64_t index = blockIdx.x;
+  const Division columns = args.by.column_tiles.divide(blockIdx.x);
+  const Division rows = args.by.row_tiles.divide(columns.quotient);
+  const Division groups = args.by.groups.divide(rows.quotient);
+  const std::int64_t first_row = static_cast<std::int64_t>(rows.remainder) * tile_rows;
+  const std::int64_t first_column = columns.remainder * args.tile_columns;
   Place place;
-  place.first_column = index % args.column_tiles * args.tile_columns;
-  index /= args.column_tiles;
-  place.first_row = index % args.row_tiles * tile_rows;
-  index /= args.row_tiles;
-  place.group = index % args.groups;
-  place.product = args.products[index / args.groups];
-  place.total_rows = args.parents * args.samples * args.rows;
-  place.total_columns = args.vendors * args.columns;
-  const std::int64_t end = place.first_column + args.tile_columns;
-  if (end < place.total_columns) place.total_columns = end;
+  place.rows = count_below(args.parents * args.samples * args.rows, first_row, tile_rows);
+  place.columns = count_below(args.vendors * args.columns, first_column, args.tile_columns);
+  place.first_image = first_row / args.rows;
+  place.first_pixel = static_cast<std::uint32_t>(first_row - place.first_image * args.rows);
+  place.first_vendor = first_column / args.columns;
+  place.first_channel =
+      static_cast<std::uint32_t>(first_column - place.first_vendor * args.columns);
+  place.group = groups.remainder;
+  place.product = args.products[groups.quotient];
   return place;
 }
 
-__device__ inline Start find_start(const ContractArgs& args, const Place& place, std::int64_t row) {
-  if (row >= place.total_rows) return {0, -(1 << 30), 0};
-  const std::int64_t image = row / args.rows + place.product.first_parent * args.samples;
-  const auto pixel = static_cast<std::int32_t>(row % args.rows);
-  const std::int32_t top = pixel / args.out_width * args.stride[0] - args.padding[0];
-  const std::int32_t left = pixel % args.out_width * args.stride[1] - args.padding[1];
+// image: of the product's.
+__device__ inline Start find_start(const ContractArgs& args, const Place& place, std::int64_t image,
+                                   std::uint32_t pixel) {
+  const Division at = args.by.out_width.divide(pixel);
+  const auto top = static_cast<std::int32_t>(at.quotient) * args.stride[0] - args.padding[0];
+  const auto left = static_cast<std::int32_t>(at.remainder) * args.stride[1] - args.padding[1];
   const std::int64_t first = static_cast<std::int64_t>(top) * args.width + left;
-  return {image * args.sample_stride + first * args.channels + place.group * args.group_stride, top,
-          left};
+  return {(image + place.product.first_parent * args.samples) * args.sample_stride +
+              first * args.channels + place.group * args.group_stride,
+          top, left};
 }
 
 __device__ inline bool inside(const ContractArgs& args, const Start& start, const Tap& tap) {
-  return static_cast<std::uint32_t>(start.top + tap.down) <
-             static_cast<std::uint32_t>(args.height) &&
-         static_cast<std::uint32_t>(start.left + tap.right) <
-             static_cast<std::uint32_t>(args.width);
+  const bool rows =
+      static_cast<std::uint32_t>(start.top + tap.down) < static_cast<std::uint32_t>(args.height);
+  const bool columns =
+      static_cast<std::uint32_t>(start.left + tap.right) < static_cast<std::uint32_t>(args.width);
+  return rows & columns;  // no branch
 }
 
 // Where the results of a tile's rows and columns go: out[row_out[i] + column_out[j]].
 template <int Rows, int Columns>
-struct Addresses {
+struct alignas(kVectorBytes) Addresses {
   Start start[Rows];
   std::int64_t row_out[Rows], column_out[Columns];
   float bias[Columns];
@@ -85,18 +97,22 @@ __device__ inline void find_addresses(const ContractArgs& args, const Place& pla
                                       Addresses<Rows, Columns>& to) {
   const std::int64_t each = args.samples * args.rows, width = args.columns * args.groups;
   for (int i = static_cast<int>(threadIdx.x); i < Rows; i += kThreads) {
-    const std::int64_t row = place.first_row + i;
-    to.start[i] = find_start(args, place, row);
-    const std::int64_t parent = row / each;
-    to.row_out[i] = ((place.product.row + parent * args.vendors) * each + row % each) * width +
-                    place.group * args.columns;
+    const Division at = args.by.rows.divide(place.first_pixel + static_cast<std::uint32_t>(i));
+    const std::int64_t image = place.first_image + at.quotient, parent = image / args.samples;
+    const std::int64_t sample = image - parent * args.samples;
+    to.start[i] =
+        i < place.rows ? find_start(args, place, image, at.remainder) : Start{0, -(1 << 30), 0};
+    to.row_out[i] =
+        ((place.product.row + parent * args.vendors) * each + sample * args.rows + at.remainder) *
+            width +
+        place.group * args.columns;
   }
   for (int j = static_cast<int>(threadIdx.x); j < Columns; j += kThreads) {
-    const std::int64_t column = place.first_column + j;
     to.bias[j] = 0;
     to.column_out[j] = 0;
-    if (column >= place.total_columns) continue;
-    const std::int64_t vendor = column / args.columns, channel = column % args.columns;
+    if (j >= place.columns) continue;
+    const Division at = args.by.columns.divide(place.first_channel + static_cast<std::uint32_t>(j));
+    const std::int64_t vendor = place.first_vendor + at.quotient, channel = at.remainder;
     to.column_out[j] = vendor * each * width + channel;
     if (args.bias_at < 0) continue;
     const auto* bias = reinterpret_cast<const float*>(
@@ -105,41 +121,54 @@ __device__ inline void find_addresses(const ContractArgs& args, const Place& pla
   }
 }
 
+// Which 16 bytes of a k-step a thread brings: part `part()` of lines line(0), line(1) ... of
+// `Lines`.
+template <int Lines>
+struct Share {
+  static constexpr int kLines = kThreads / kRowVectors;  // of all threads at once
+  static constexpr int kCount = (Lines + kLines - 1) / kLines;
+
+  __device__ static int part() { return static_cast<int>(threadIdx.x) % kRowVectors; }
+  __device__ static int line(int i) {
+    return static_cast<int>(threadIdx.x) / kRowVectors + i * kLines;
+  }
+  // Bytes from the first line's to the thread's own.
+  __device__ static int first_byte() { return line(0) * kRowBytes + part() * kVectorBytes; }
+  __device__ static bool has(int i) { return Lines % kLines == 0 || line(i) < Lines; }
+};
+
 // Brings the panels' columns of one k-step after another into shared memory.
 template <class T, int Columns>
 class PanelLoader {
  public:
-  static constexpr int kCount = (Columns * kRowVectors + kThreads - 1) / kThreads;
-
   __device__ PanelLoader(const ContractArgs& args, const Place& place) {
-    for (int i = 0; i < kCount; ++i) {
-      const std::int64_t column = place.first_column + local_column(i);
-      valid_[i] = local_column(i) < Columns && column < place.total_columns;
-      from_[i] = args.packed;
+    for (int i = 0; i < Mine::kCount; ++i) {
+      valid_[i] = Mine::line(i) < place.columns;
+      from_[i] = args.packed;  // where there is as much to read
       if (!valid_[i]) continue;
-      const std::int64_t vendor = place.product.first_vendor + column / args.columns;
-      const std::int64_t channel = place.group * args.columns + column % args.columns;
+      const Division at =
+          args.by.columns.divide(place.first_channel + static_cast<std::uint32_t>(Mine::line(i)));
+      const std::int64_t vendor = place.product.first_vendor + place.first_vendor + at.quotient;
+      const std::int64_t channel = place.group * args.columns + at.remainder;
       from_[i] += vendor * args.packed_stride + args.weight_at +
                   channel * args.padded_depth * static_cast<std::int64_t>(sizeof(T)) +
-                  part() * kVectorBytes;
+                  Mine::part() * kVectorBytes;
     }
   }
 
-  __device__ void load(std::byte* to, std::int64_t step) {
-    for (int i = 0; i < kCount; ++i)
-      if (local_column(i) < Columns)
-        copy16_async(to + local_column(i) * kRowBytes + part() * kVectorBytes,
-                     valid_[i] ? from_[i] + step * kStepBytes : from_[i], valid_[i]);
+  __device__ void load(std::byte* to, int step) {
+    to += first_byte_;
+    for (int i = 0; i < Mine::kCount; ++i)
+      if (Mine::has(i))
+        copy16_async(to + i * Mine::kLines * kRowBytes,
+                     from_[i] + static_cast<std::int64_t>(step) * kStepBytes, valid_[i]);
   }
 
  private:
-  __device__ static int part() { return static_cast<int>(threadIdx.x) % kRowVectors; }
-  __device__ static int local_column(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kThreads) / kRowVectors;
-  }
-
-  const std::byte* from_[kCount];
-  bool valid_[kCount];
+  using Mine = Share<Columns>;
+  const int first_byte_ = Mine::first_byte();
+  const std::byte* from_[Mine::kCount];
+  bool valid_[Mine::kCount];
 };
 
 // Brings the windows of one k-step after another into shared memory; vectors of neighbouring
@@ -148,32 +177,40 @@ template <class T, int Rows>
 class VectorLoader {
  public:
   static constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(T));
-  static constexpr int kCount = (Rows * kRowVectors + kThreads - 1) / kThreads;
+  static constexpr int kStep = kStepBytes / static_cast<int>(sizeof(T));
 
-  __device__ VectorLoader(const ContractArgs& args, const Start* start) : args_(args) {
-    for (int i = 0; i < kCount; ++i)
-      if (local_row(i) < Rows) start_[i] = start[local_row(i)];
+  __device__ VectorLoader(const ContractArgs& args, const Start* start)
+      : args_(args), tap_(tap_of(0)) {
+    for (int i = 0; i < Mine::kCount; ++i)
+      start_[i] = Mine::has(i) ? start[Mine::line(i)] : Start{};
   }
 
-  __device__ void load(std::byte* to, std::int64_t step) {
-    const Tap tap = args_.taps[(step * kRowVectors + part()) * kVector];
+  // One step after the other.
+  __device__ void load(std::byte* to, int step) {
+    const Tap tap = tap_;
+    // on its way while the tile's products are computed
+    if ((step + 1) * kStep < args_.padded_depth) tap_ = tap_of(step + 1);
     const T* in = static_cast<const T*>(args_.in);
-    for (int i = 0; i < kCount; ++i) {
-      if (local_row(i) >= Rows) continue;
+    to += first_byte_;
+    for (int i = 0; i < Mine::kCount; ++i) {
+      if (!Mine::has(i)) continue;
       const bool valid = inside(args_, start_[i], tap);
-      copy16_async(to + local_row(i) * kRowBytes + part() * kVectorBytes,
+      copy16_async(to + i * Mine::kLines * kRowBytes,
                    valid ? in + start_[i].offset + tap.offset : in, valid);
     }
   }
 
  private:
-  __device__ static int part() { return static_cast<int>(threadIdx.x) % kRowVectors; }
-  __device__ static int local_row(int i) {
-    return (static_cast<int>(threadIdx.x) + i * kThreads) / kRowVectors;
+  using Mine = Share<Rows>;
+
+  __device__ Tap tap_of(int step) const {
+    return args_.taps[step * kStep + Mine::part() * kVector];
   }
 
   const ContractArgs& args_;
-  Start start_[kCount];
+  Tap tap_;  // of the next step
+  const int first_byte_ = Mine::first_byte();
+  Start start_[Mine::kCount];
 };
 
 template <class T, int Rows>
@@ -184,7 +221,7 @@ class ElementLoader {
   __device__ ElementLoader(const ContractArgs& args, const Start* start)
       : args_(args), start_(start) {}
 
-  __device__ void load(std::byte* to, std::int64_t step) {
+  __device__ void load(std::byte* to, int step) {
     const int k = static_cast<int>(threadIdx.x) % kStep;
     const Tap tap = args_.taps[step * kStep + k];
     const T* in = static_cast<const T*>(args_.in);

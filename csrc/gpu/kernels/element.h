@@ -22,8 +22,19 @@ struct alignas(16) Bytes16 {
   std::uint32_t words[4];
 };
 
-__device__ __forceinline__ void store16(void* to, const void* from) {
+// Both aligned to as many bytes.
+__device__ __forceinline__ void copy16(void* to, const void* from) {
   *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from);
+}
+
+// 16 bytes of numbers at once.
+__device__ __forceinline__ void store_rounded(const float (&values)[4], float* to) {
+  copy16(to, values);
+}
+__device__ __forceinline__ void store_rounded(const float (&values)[8], BFloat16* to) {
+  Bytes16 pairs;
+  for (int i = 0; i < 4; ++i) pairs.words[i] = bfloat16_pair(values[2 * i], values[2 * i + 1]);
+  *reinterpret_cast<Bytes16*>(to) = pairs;
 }
 
 // exponent bits all ones: NaN or infinite
@@ -42,11 +53,12 @@ inline Grid blocks_for(std::int64_t threads) {
   return {(threads + kBlockThreads - 1) / kBlockThreads};
 }
 
-// Calls run(T{}) with the element type of a compute dtype.
+// Calls run(T{}) with the type of a compute dtype's numbers in memory.
 template <class Run>
 void dispatch(DType dtype, Run run) {
   switch (dtype) {
-    case DType::float32: return run(float{});
+    case DType::float32:
+    case DType::tf32: return run(float{});
     case DType::bfloat16: return run(BFloat16{});
     default: fail("dtype", "float32 or bfloat16", to_string(dtype));
   }

@@ -1,3 +1,4 @@
+#include "gpu/divisor.h"
 #include "gpu/kernels/element.h"
 #include "gpu/kernels/norm.h"
 
@@ -7,6 +8,7 @@ namespace {
 constexpr int kLanes = 32;                       // channels of a block
 constexpr int kGroups = kBlockThreads / kLanes;  // that share its rows
 constexpr int kLineThreads = 128;                // of a layer norm's block
+constexpr std::int64_t kAppliedRows = 128;       // that a block of a batch norm's end normalises
 
 // (x - mean) * scale + shift, a relu behind it where asked.
 struct Affine {
@@ -43,13 +45,24 @@ struct Lane {
   int group = static_cast<int>(threadIdx.x) / kLanes;
 };
 
-// Sum over the block's groups for one channel, in their order; all threads call.
+// A block's number, its channels the fastest: factors of the number of blocks, which fits 32 bits.
+struct BlockPlace {
+  std::uint32_t outer;
+  std::int64_t channel;
+};
+__device__ BlockPlace block_place(const NormArgs& args, Lane lane) {
+  const auto tiles = static_cast<std::uint32_t>((args.channels + kLanes - 1) / kLanes);
+  const std::uint32_t outer = blockIdx.x / tiles;
+  return {outer, static_cast<std::int64_t>(blockIdx.x - outer * tiles) * kLanes + lane.channel};
+}
+
+// Sum over the block's groups for one channel, in their order, for the first group; all threads
+// call, and meet before the next sum.
 __device__ double sum_groups(double (&sums)[kGroups][kLanes], Lane lane, double mine) {
   sums[lane.group][lane.channel] = mine;
   __syncthreads();
   double total = 0;
-  for (int g = 0; g < kGroups; ++g) total += sums[g][lane.channel];
-  __syncthreads();  // before the next sum
+  for (int g = 0; g < kGroups && lane.group == 0; ++g) total += sums[g][lane.channel];
   return total;
 }
 
@@ -74,15 +87,17 @@ __device__ void normalise(const NormArgs& args, const Affine& affine, const T* x
 // Keeps each window's maximum.
 template <class T>
 __device__ void normalise_pooled(const NormArgs& args, const Affine& affine, const T* x, T* y,
-                                 Lane lane) {
+                                 Lane lane, const Divisor& by_width) {
   for (std::int32_t p = lane.group; p < args.out_pixels; p += kGroups) {
-    const std::int64_t top = p / args.out_width * args.window[0];
-    const std::int64_t left = p % args.out_width * args.window[1];
+    const Division place = by_width.divide(static_cast<std::uint32_t>(p));
+    const std::int64_t top = static_cast<std::int64_t>(place.quotient) * args.window[0];
+    const std::int64_t left = static_cast<std::int64_t>(place.remainder) * args.window[1];
+    const T* corner = x + (top * args.width + left) * args.channels;
     float best = -__builtin_inff();
     for (std::int32_t h = 0; h < args.window[0]; ++h)
       for (std::int32_t w = 0; w < args.window[1]; ++w) {
-        const std::int64_t pixel = (top + h) * args.width + left + w;
-        const float value = apply(affine, to_float(x[pixel * args.channels]));
+        const T* pixel = corner + (h * static_cast<std::int64_t>(args.width) + w) * args.channels;
+        const float value = apply(affine, to_float(*pixel));
         best = value > best || value != value ? value : best;
       }
     y[p * args.channels] = rounded<T>(best);
@@ -91,30 +106,38 @@ __device__ void normalise_pooled(const NormArgs& args, const Affine& affine, con
 
 // One block per sample and kLanes channels.
 template <class T>
-__global__ void instance_norm_kernel(NormArgs args) {
+__global__ void instance_norm_kernel(NormArgs args, Divisor by_width) {
   __shared__ double sums[kGroups][kLanes];
+  __shared__ float means[kLanes];
+  __shared__ Affine affines[kLanes];
   const Lane lane;
-  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
-  const std::int64_t image = blockIdx.x / tiles;
-  const std::int64_t row = image / args.samples, sample = image % args.samples;
-  const std::int64_t channel = blockIdx.x % tiles * kLanes + lane.channel;
+  const auto [image, channel] = block_place(args, lane);
+  const auto samples = static_cast<std::uint32_t>(args.samples);
+  const std::uint32_t row = image / samples, sample = image - row * samples;
   const bool valid = channel < args.channels;
   const T* x = row_input<T>(args, row) + sample * args.pixels * args.channels + channel;
   const std::int64_t end = valid ? args.pixels : 0;
   const auto count = static_cast<double>(args.pixels);
-  // mean
+  // mean, which the first group finds for all, as it does all that a channel needs once
   const float sum = sum_pixels(x, lane.group, end, args.channels, 0.0f, false);
-  const auto mean = static_cast<float>(sum_groups(sums, lane, sum) / count);
+  const double total = sum_groups(sums, lane, sum);
+  if (lane.group == 0) means[lane.channel] = static_cast<float>(total / count);
+  __syncthreads();
+  const float mean = means[lane.channel];
   // variance
   const float squares = sum_pixels(x, lane.group, end, args.channels, mean, true);
-  const auto variance = static_cast<float>(sum_groups(sums, lane, squares) / count);
+  const double all_squares = sum_groups(sums, lane, squares);
+  if (lane.group == 0 && valid)
+    affines[lane.channel] =
+        make_affine(args, row, channel, mean, static_cast<float>(all_squares / count));
+  __syncthreads();
   if (!valid) return;
   // normalise
-  const Affine affine = make_affine(args, row, channel, mean, variance);
+  const Affine affine = affines[lane.channel];
   const std::int64_t out_pixels = args.pooled ? args.out_pixels : args.pixels;
   T* y = static_cast<T*>(args.out) + image * out_pixels * args.channels + channel;
   if (args.pooled)
-    normalise_pooled(args, affine, x, y, lane);
+    normalise_pooled(args, affine, x, y, lane, by_width);
   else
     normalise(args, affine, x, y, lane);
 }
@@ -124,9 +147,8 @@ template <class T>
 __global__ void partial_sums_kernel(NormArgs args, std::int64_t splits, bool square) {
   __shared__ double sums[kGroups][kLanes];
   const Lane lane;
-  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
-  const std::int64_t split = blockIdx.x / tiles % splits, row = blockIdx.x / tiles / splits;
-  const std::int64_t channel = blockIdx.x % tiles * kLanes + lane.channel;
+  const auto [piece, channel] = block_place(args, lane);
+  const std::int64_t row = piece / static_cast<std::uint32_t>(splits), split = piece - row * splits;
   const bool valid = channel < args.channels;
   const std::int64_t total = args.samples * args.pixels, begin = split * kStatisticRows;
   const std::int64_t end = begin + kStatisticRows < total ? begin + kStatisticRows : total;
@@ -149,17 +171,22 @@ __global__ void finish_sums_kernel(NormArgs args, std::int64_t splits, bool squa
       static_cast<float>(sum / static_cast<double>(args.samples * args.pixels));
 }
 
+// kAppliedRows pixels of one row of the plan, by channel.
 template <class T>
-__global__ void apply_norm_kernel(NormArgs args) {
-  const std::int64_t index = thread_index();
-  const std::int64_t each = args.samples * args.pixels * args.channels;
-  if (index >= args.rows * each) return;
-  const std::int64_t row = index / each, channel = index % args.channels;
+__global__ void apply_norm_kernel(NormArgs args, std::int64_t splits) {
+  const Lane lane;
+  const auto [piece, channel] = block_place(args, lane);
+  if (channel >= args.channels) return;
+  const std::int64_t row = piece / static_cast<std::uint32_t>(splits), split = piece - row * splits;
   const float* statistics = args.fixed ? args.fixed : args.statistics + row * 2 * args.channels;
   const Affine affine =
       make_affine(args, row, channel, statistics[channel], statistics[args.channels + channel]);
-  static_cast<T*>(args.out)[index] =
-      rounded<T>(apply(affine, to_float(row_input<T>(args, row)[index % each])));
+  const std::int64_t total = args.samples * args.pixels, begin = split * kAppliedRows;
+  const std::int64_t end = begin + kAppliedRows < total ? begin + kAppliedRows : total;
+  const T* x = row_input<T>(args, row) + channel;
+  T* y = static_cast<T*>(args.out) + row * total * args.channels + channel;
+  for (std::int64_t p = begin + lane.group; p < end; p += kGroups)
+    y[p * args.channels] = rounded<T>(apply(affine, to_float(x[p * args.channels])));
 }
 
 // Sum over the block, in the order of its threads; all of them call.
@@ -180,8 +207,8 @@ template <class T>
 __global__ void layer_norm_kernel(NormArgs args) {
   __shared__ double sums[kLineThreads];
   const std::int64_t line = blockIdx.x, lines = args.samples * args.pixels;
-  const std::int64_t row = line / lines;
-  const T* x = row_input<T>(args, row) + line % lines * args.channels;
+  const std::int64_t row = blockIdx.x / static_cast<std::uint32_t>(lines);
+  const T* x = row_input<T>(args, row) + (line - row * lines) * args.channels;
   T* y = static_cast<T*>(args.out) + line * args.channels;
   const auto count = static_cast<double>(args.channels);
   float sum = 0;  // mean
@@ -220,16 +247,18 @@ void instance_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) 
   const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
   dispatch(dtype, [&](auto element) {
     launch(instance_norm_kernel<decltype(element)>, Grid{args.rows * args.samples * tiles},
-           Block{kBlockThreads}, 0, stream, args);
+           Block{kBlockThreads}, 0, stream, args, Divisor(args.out_width));
   });
 }
 
 void batch_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
+  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
+  const std::int64_t splits = (args.samples * args.pixels + kAppliedRows - 1) / kAppliedRows;
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
     if (args.fixed == nullptr) batch_statistics<T>(args, stream);
-    launch(apply_norm_kernel<T>, blocks_for(args.rows * args.samples * args.pixels * args.channels),
-           Block{kBlockThreads}, 0, stream, args);
+    launch(apply_norm_kernel<T>, Grid{args.rows * splits * tiles}, Block{kBlockThreads}, 0, stream,
+           args, splits);
   });
 }
 

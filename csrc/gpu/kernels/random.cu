@@ -21,6 +21,19 @@ __device__ float add_product(float a, float b, float c) {
 #endif
 }
 
+// Where a matrix' element goes in its panel, where columns are padded and k is in another order.
+__device__ std::int64_t panel_place(const Parameter& parameter, std::int64_t index) {
+  if (parameter.count > INT32_MAX) {
+    const std::int64_t column = index / parameter.depth, r = index % parameter.depth;
+    return column * parameter.padded_depth + r % parameter.order_inner * parameter.order_outer +
+           r / parameter.order_inner;
+  }
+  const Division column = parameter.by_depth.divide(static_cast<std::uint32_t>(index));
+  const Division r = parameter.by_inner.divide(column.remainder);
+  return column.quotient * parameter.padded_depth + r.remainder * parameter.order_outer +
+         r.quotient;
+}
+
 template <class T>
 __device__ void store_weight(const PackArgs& args, const Parameter& parameter, std::int64_t vendor,
                              std::int64_t index, float value) {
@@ -29,10 +42,7 @@ __device__ void store_weight(const PackArgs& args, const Parameter& parameter, s
     reinterpret_cast<float*>(to)[index] = value;
     return;
   }
-  const std::int64_t column = index / parameter.depth, r = index % parameter.depth;
-  const std::int64_t k =
-      r % parameter.order_inner * parameter.order_outer + r / parameter.order_inner;
-  reinterpret_cast<T*>(to)[column * parameter.padded_depth + k] = rounded<T>(value);
+  reinterpret_cast<T*>(to)[panel_place(parameter, index)] = rounded<T>(value);
 }
 
 __device__ float weight(const PackArgs& args, const Parameter& parameter, std::int64_t vendor,
@@ -50,8 +60,9 @@ __device__ float weight(const PackArgs& args, const Parameter& parameter, std::i
 
 template <class T>
 __global__ void pack_kernel(PackArgs args) {
-  const RandomTile tile = args.tiles[blockIdx.x % args.tile_count];
-  const std::int64_t vendor = blockIdx.x / args.tile_count;
+  const auto tiles = static_cast<std::uint32_t>(args.tile_count);  // a factor of the blocks' number
+  const std::int64_t vendor = blockIdx.x / tiles;
+  const RandomTile tile = args.tiles[blockIdx.x % tiles];
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
   const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "backend.h"
+#include "gpu/divisor.h"
 #include "gpu/runtime.h"
 
 namespace marketplace::gpu {
@@ -18,6 +19,7 @@ struct Parameter {
   std::uint32_t counter = 0;
   std::int32_t panel = 0;  // whether it is packed as a matrix of the compute type
   std::int64_t depth = 1, padded_depth = 1, order_outer = 1, order_inner = 1;
+  Divisor by_depth{}, by_inner{};  // the same of fewer than 2^31 values
 };
 
 // kRandomThreads random blocks of one parameter, from the first-th on.

@@ -17,6 +17,7 @@ namespace marketplace::gpu {
 inline constexpr const char* kVendor = "cuda";
 inline constexpr int kWarpSize = 32;
 inline constexpr bool kHasAsyncCopy = true;
+inline constexpr bool kHasTf32 = true;
 // Of one block, on the chip that has most; DeviceInfo says what this one has.
 inline constexpr std::int64_t kMostSharedBytes = 227 * 1024;
 inline constexpr unsigned kAllLanes = 0xFFFFFFFFu;

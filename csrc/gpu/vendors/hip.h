@@ -25,6 +25,7 @@ inline constexpr int kWarpSize = 64;
 inline constexpr int kWarpSize = 32;
 #endif
 inline constexpr bool kHasAsyncCopy = false;
+inline constexpr bool kHasTf32 = false;
 // Of one block, on every chip we name.
 inline constexpr std::int64_t kMostSharedBytes = 64 * 1024;
 

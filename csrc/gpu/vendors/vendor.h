@@ -1,6 +1,7 @@
 // The one header through which device code sees its vendor. Sources are written in CUDA's spelling;
 // what differs between vendors lives in this folder and nowhere else. Each vendor defines
 //   kVendor, kWarpSize, kHasAsyncCopy, kMostSharedBytes
+//   kHasTf32                            whether tiles of Tf32 are worth more than those of float
 //   shuffle, shuffle_xor, shuffle_down, any_lane, all_lanes, sync_warp   over all lanes of a warp
 //   MP_LAUNCH_BOUNDS(threads, blocks)   as __launch_bounds__ of a kernel
 //   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned

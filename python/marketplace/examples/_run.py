@@ -283,9 +283,9 @@ def take_step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
 def _keep_best(opt: Optimizer, dataset: Dataset, options: Options) -> F32:
     """V1 on the same samples as V2 would take."""
     indices = _indices(opt, dataset, options.batch_size * options.forward_pass)
-    for part in indices.reshape(options.forward_pass, options.batch_size):
-        loss, paths = opt.accumulate(dataset.x_train[part], dataset.y_train[part])
-    opt.keep_best(loss, paths)
+    loss, _ = opt.keep_best_of(
+        dataset.x_train[indices], dataset.y_train[indices], forward_pass=options.forward_pass
+    )
     return loss
 
 

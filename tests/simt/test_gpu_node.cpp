@@ -1,0 +1,51 @@
+// Plan node on the emulated GPU: what fails on the way, which its Python tests cannot ask for.
+#include <doctest/doctest.h>
+
+#include "core/error.h"
+#include "trainees.h"
+
+using namespace marketplace;
+using namespace marketplace::tests;
+
+namespace {
+
+Trainee node_trainee(int devices) {
+  OptimizerOptions options = options_of(PlanKind::node, RuleKind::adam, Shaping::z);
+  return Trainee(tiny_models(), {3, 2}, options, devices);
+}
+
+void take_step(Trainee& own, const SmallBatch& data) {
+  const Probe probe = own.optimizer.probe(data.batch(), data.labels());
+  own.optimizer.step(probe.losses, probe.paths, UnitVectorMode::per_spec);
+}
+
+}  // namespace
+
+TEST_CASE("a step of plan node that fails changes nothing, and the next one is right") {
+  const SmallBatch data;
+  for (const int devices : {1, 2})
+    for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
+      simt::reset(machine(devices));
+      int failures = 0;
+      for (int n = 1; n < 80; n = n < 3 ? n + 1 : 2 * n - 1) {
+        Trainee mine = node_trainee(devices), theirs = node_trainee(devices);
+        for (int step = 0; step < 3; ++step) {
+          inject(step == 0 ? n : (n + 2) / 3);
+          try {
+            take_step(mine, data);
+            inject(0);
+          } catch (const Error& error) {
+            inject(0);
+            ++failures;
+            CHECK((error.kind() == ErrorKind::memory || error.kind() == ErrorKind::runtime));
+            CHECK(mine.state() == theirs.state());
+            take_step(mine, data);
+          }
+          take_step(theirs, data);
+          CHECK(mine.state() == theirs.state());
+        }
+      }
+      CHECK(failures > 2);
+    }
+  simt::reset(machine(1));
+}
