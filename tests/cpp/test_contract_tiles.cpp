@@ -1,7 +1,6 @@
 // Products on matrix units against plain sums, with emulated tiles: every machine runs the kernel
 // itself, and the sanitizers see what it reads. Inputs are small integers, so sums are exact.
 #define MP_EMULATED_TILES
-#pragma GCC diagnostic ignored "-Wpsabi"  // wide vectors meet nobody else's code
 #include <doctest/doctest.h>
 
 #include <memory>
@@ -117,15 +116,18 @@ struct Run {
     return c.relu && sum < 0 ? 0 : sum;
   }
 
-  void check() const {
+  // Elements that are not what they should be.
+  std::int64_t wrong() const {
+    std::int64_t count = 0;
     for (std::int64_t s = 0; s < c.samples; ++s)
       for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t o = 0; o < c.columns; ++o) {
           BFloat16 rounded;
           from_float(expected(s, r, o), rounded);
           const float right = c.float_out ? expected(s, r, o) : to_float(rounded);
-          REQUIRE(value(out.get(), c.float_out, (s * rows + r) * c.columns + o) == right);
+          count += value(out.get(), c.float_out, (s * rows + r) * c.columns + o) != right;
         }
+    return count;
   }
 
   const Case& c;
@@ -145,15 +147,15 @@ void check(const Case& c) {
   const Contraction product = contraction(c);
   const Run run(c, product);
   contract_tiles(run.args());
-  run.check();
+  CHECK(run.wrong() == 0);
 }
 
 }  // namespace
 
 TEST_CASE("matrix units: images of many shapes") {
   for (std::int64_t channels : {1, 3, 32, 64})
-    for (std::int64_t size : {5, 9, 12, 20})
-      for (std::int64_t columns : {1, 16, 17, 40})
+    for (std::int64_t size : {5, 9, 12})
+      for (std::int64_t columns : {1, 16, 40})
         check({2, channels, size, size + 1, columns, {3, 3}, {1, 1}, {1, 1}, true, false, false});
 }
 
