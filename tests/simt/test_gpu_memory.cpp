@@ -40,7 +40,7 @@ TEST_CASE("the same bits under any cap, down to one that nothing fits") {
     on_gpu(models, DType::float32)->forward(plan, weights, data.batch(), logits.data());
     int succeeded = 0;
     bool refused = false;
-    for (std::int64_t cap = 1 << 21; cap > 4096 && !refused; cap = cap * 3 / 4) {
+    for (std::int64_t cap = 1 << 21; cap > 4096 && !refused; cap /= 2) {
       const auto market = on_gpu(models, DType::float32, {0}, cap);
       try {
         const auto losses = losses_of(*market, plan, weights, data.batch(), data.labels());
@@ -54,7 +54,7 @@ TEST_CASE("the same bits under any cap, down to one that nothing fits") {
         refused = true;
       }
     }
-    CHECK(succeeded >= 5);
+    CHECK(succeeded >= 3);
     CHECK(refused);
   }
 }
@@ -105,8 +105,9 @@ TEST_CASE("after a failed allocation, launch or copy the next call is right") {
       losses_of(*on_gpu(models, DType::float32), plan, weights, data.batch(), data.labels());
   for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
     int failures = 0;
-    for (int n = 1; n < 40; ++n) {
+    for (int n = 1, before = -1; n < 40 && failures > before; ++n) {
       const auto market = on_gpu(models, DType::float32);
+      before = failures;
       inject(n);
       for (int call = 0; call < 3; ++call) {
         try {

@@ -27,9 +27,9 @@ TEST_CASE("a step of plan node that fails changes nothing, and the next one is r
     for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
       simt::reset(machine(devices));
       int failures = 0;
-      for (int n = 1; n < 80; n = n < 3 ? n + 1 : 2 * n - 1) {
+      for (const int n : {1, 6, 30}) {
         Trainee mine = node_trainee(devices), theirs = node_trainee(devices);
-        for (int step = 0; step < 3; ++step) {
+        for (int step = 0; step < 2; ++step) {
           inject(step == 0 ? n : (n + 2) / 3);
           try {
             take_step(mine, data);
