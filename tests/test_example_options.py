@@ -102,21 +102,28 @@ def test_resume_is_the_same_to_the_bit(tmp_path, options):
     assert half.read_bytes() != whole.read_bytes()
 
 
-def test_v1_keeps_the_best_path_of_the_mean_loss(monkeypatch):
+@pytest.mark.parametrize("forward_pass", [1, 2])
+def test_v1_keeps_the_best_path_of_the_mean_loss(monkeypatch, forward_pass):
     kept = []
-    original = Optimizer.keep_best
+    original = Optimizer.keep_best_of
 
-    def spy(self, loss, paths):
-        best = original(self, loss, paths)
-        kept.append((best, int(np.argmin(loss)), self.probe_scale, float(self.learning_rate)))
-        return best
+    def spy(self, *given, **settings):
+        models = [spec.model for spec in self.marketplace]
+        before = [model.state_dict() for model in models]
+        deltas = [context.delta for context in self.spec_context]
+        loss, paths = original(self, *given, **settings)
+        best = paths[int(np.argmin(loss))]
+        for model, old, delta, vendor in zip(models, before, deltas, best, strict=True):
+            for key, value in model.state_dict().items():
+                np.testing.assert_allclose(value, old[key] + delta[key][vendor], atol=1e-6)
+        kept.append((settings["forward_pass"], self.probe_scale, float(self.learning_rate)))
+        return loss, paths
 
-    monkeypatch.setattr(Optimizer, "keep_best", spy)
+    monkeypatch.setattr(Optimizer, "keep_best_of", spy)
     monkeypatch.setattr(Optimizer, "step", None)
-    assert run("--steps", 3, "--algorithm", "v1", "--lr-schedule", "constant") == 0
-    assert len(kept) == 3
-    for best, expected, scale, rate in kept:
-        assert best == expected and scale is None and rate == mnist.DEFAULTS.jitter
+    arguments = ["--algorithm", "v1", "--lr-schedule", "constant", "--forward-pass", forward_pass]
+    assert run("--steps", 3, *arguments) == 0
+    assert kept == [(forward_pass, None, mnist.DEFAULTS.jitter)] * 3
 
 
 # -- learning rates --------------------------------------------------------------------------------
