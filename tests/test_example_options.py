@@ -108,21 +108,19 @@ def test_v1_keeps_the_best_path_of_the_mean_loss(monkeypatch, forward_pass):
     original = Optimizer.keep_best_of
 
     def spy(self, *given, **settings):
-        models = [spec.model for spec in self.marketplace]
-        before = [model.state_dict() for model in models]
+        before = [spec.model.state_dict() for spec in self.marketplace]
         deltas = [context.delta for context in self.spec_context]
         loss, paths = original(self, *given, **settings)
         best = paths[int(np.argmin(loss))]
-        for model, old, delta, vendor in zip(models, before, deltas, best, strict=True):
-            for key, value in model.state_dict().items():
+        for spec, old, delta, vendor in zip(self.marketplace, before, deltas, best, strict=True):
+            for key, value in spec.model.state_dict().items():
                 np.testing.assert_allclose(value, old[key] + delta[key][vendor], atol=1e-6)
         kept.append((settings["forward_pass"], self.probe_scale, float(self.learning_rate)))
         return loss, paths
 
     monkeypatch.setattr(Optimizer, "keep_best_of", spy)
-    monkeypatch.setattr(Optimizer, "step", None)
-    arguments = ["--algorithm", "v1", "--lr-schedule", "constant", "--forward-pass", forward_pass]
-    assert run("--steps", 3, *arguments) == 0
+    v1 = ["--algorithm", "v1", "--lr-schedule", "constant", "--forward-pass", forward_pass]
+    assert run("--steps", 3, *v1) == 0
     assert kept == [(forward_pass, None, mnist.DEFAULTS.jitter)] * 3
 
 
