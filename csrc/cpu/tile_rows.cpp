@@ -5,7 +5,8 @@
 namespace marketplace::cpu {
 namespace {
 
-// A row costs as much to gather as to multiply with so many columns (measured).
+// A row costs about as much to gather as to multiply with so many columns: a load and a store for
+// every step, beside products at the unit's measured rate.
 constexpr std::int64_t kColumnsLikeGathering = 48;
 
 // Gathered rows stay in a core's first-level cache, if not even a pair of tiles is larger.
