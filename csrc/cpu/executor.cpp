@@ -84,7 +84,7 @@ std::int64_t CpuExecutor::level_tile(std::size_t level, std::int64_t batch) cons
   const Program& program = programs_[level];
   const std::int64_t sample_bytes =
       (program.scratch_size + program.input_size + program.output_size) * element_bytes_;
-  const bool matrix = kernels_.matrix_units && dtype_ == DType::bfloat16;
+  const bool matrix = multiplies_tiles(kernels_, dtype_);
   const std::int64_t budget = repacks() ? kOnDemandTileBytes
                               : matrix  ? kMatrixTileBytes
                                         : kTileBytes;

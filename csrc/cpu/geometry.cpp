@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "cpu/tile_rows.h"
-
 namespace marketplace::cpu {
 namespace {
 
@@ -32,7 +30,8 @@ Contraction conv_contraction(const Op& op, std::int64_t width, std::int64_t chan
   c.groups = op.groups;
   c.columns = out[0] / op.groups;
   c.group_input = each;
-  place_rows(c, out[2], w.stride[1] * channels);
+  c.line = out[2];
+  c.line_step = w.stride[1] * channels;
   return c;
 }
 
@@ -45,7 +44,8 @@ Contraction linear_contraction(const Shape& weight, std::int64_t results, Layout
     c.target.push_back(layout.planar() ? k
                                        : k % layout.pixels * layout.channels + k / layout.pixels);
   c.columns = weight[0];
-  place_rows(c, results / weight[0], weight[1]);
+  c.line = results / weight[0];
+  c.line_step = weight[1];
   return c;
 }
 

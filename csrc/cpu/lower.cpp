@@ -4,6 +4,7 @@
 
 #include "cpu/geometry.h"
 #include "cpu/program.h"
+#include "cpu/tile_rows.h"
 #include "cpu/winograd.h"
 
 namespace marketplace::cpu {
@@ -124,8 +125,7 @@ class Lowering {
     c.panel_depth = padded_depth(runs, c.run_length, dtype_, kernels_);
     c.panel_bytes =
         round_up(padded_columns(c.columns, kernels_) * c.panel_depth * element_bytes_, kLineBytes);
-    // vectors gather nothing
-    if (!kernels_.matrix_units || dtype_ == DType::float32) c.workspace_bytes = 0;
+    if (multiplies_tiles(kernels_, dtype_)) place_rows(c);
     program_.workspace_bytes = std::max(program_.workspace_bytes, c.workspace_bytes);
     finish_product(step, op, node, c.panel_bytes * c.groups);
   }

@@ -36,9 +36,10 @@ enum class StepKind {
 // A convolution or linear layer as an indirect matrix product, for one sample; see ContractArgs.
 struct Contraction {
   std::vector<std::int64_t> row_offset, run_offset;
-  std::vector<std::int64_t> target;  // where the k-th weight of a column goes, see PackArgs
-  TileRows tiles{};                  // of one group
-  std::vector<TilePiece> pieces;     // where rows are gathered
+  std::vector<std::int64_t> target;      // where the k-th weight of a column goes, see PackArgs
+  std::int64_t line = 0, line_step = 0;  // rows of a line, elements between them
+  TileRows tiles{};                      // of one group, on matrix units
+  std::vector<TilePiece> pieces;         // where rows are gathered
   std::int64_t run_length = 0, groups = 1, columns = 0;  // columns of one group
   std::int64_t group_input = 0;                          // input elements between groups
   std::int64_t panel_depth = 0, panel_bytes = 0;         // of one group
@@ -93,6 +94,11 @@ struct Program {
 
 // Columns of packed weights: whole blocks, then one that is as narrow as the rest allows.
 std::int64_t padded_columns(std::int64_t columns, const KernelTable& kernels);
+
+// Whether products run on matrix units.
+inline bool multiplies_tiles(const KernelTable& kernels, DType dtype) {
+  return kernels.matrix_units && dtype == DType::bfloat16;
+}
 
 // Steps of packed weights: of pack_panel's, zeros included.
 std::int64_t padded_depth(std::int64_t runs, std::int64_t run_length, DType dtype,

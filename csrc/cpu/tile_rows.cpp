@@ -22,7 +22,8 @@ std::int64_t multiplied_rows(const TileRows& rows) {
 }
 
 // Each line on its own, or all in one go where they lie a whole number of steps apart.
-TileRows in_place(const Contraction& c, std::int64_t line, std::int64_t step) {
+TileRows in_place(const Contraction& c) {
+  const std::int64_t line = c.line, step = c.line_step;
   const std::int64_t lines = row_count(c) / line;
   const TileRows apart{lines, line, line, line, step, false};
   if (lines == 1 || step == 0) return apart;
@@ -62,8 +63,8 @@ std::int64_t gathered_bytes(const Contraction& c) {
 
 }  // namespace
 
-void place_rows(Contraction& c, std::int64_t line, std::int64_t step) {
-  c.tiles = in_place(c, line, step);
+void place_rows(Contraction& c) {
+  c.tiles = in_place(c);
   const std::int64_t wasted = multiplied_rows(c.tiles) - row_count(c);
   // a single row meets those of other samples
   const bool wasteful =

@@ -6,7 +6,7 @@
 namespace marketplace::cpu {
 
 // Chooses by the layer's shapes alone, and sets `tiles`, `pieces` and `workspace_bytes`, which does
-// not depend on the samples. step: elements between the rows of a line of `line` rows.
-void place_rows(Contraction& c, std::int64_t line, std::int64_t step);
+// not depend on the samples.
+void place_rows(Contraction& c);
 
 }  // namespace marketplace::cpu

@@ -60,7 +60,7 @@ int winograd_outputs(const Op& op, const Shape& in, const Shape& out, DType dtyp
                      const KernelTable& kernels) {
   if (!small_window(op) || in[0] < kLeastChannels || out[0] < kLeastChannels) return 0;
   const bool narrow = dtype == DType::bfloat16;
-  if (narrow && kernels.matrix_units) return 0;  // done before the transforms would be
+  if (multiplies_tiles(kernels, dtype)) return 0;  // done before the transforms would be
   const std::int64_t at_once = narrow ? 2 : 1;
   int best = 0;
   // transforms must save a third: what the model leaves out eats smaller gains

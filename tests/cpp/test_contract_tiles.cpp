@@ -49,6 +49,7 @@ Contraction contraction(const Case& c) {
                      op.window.output_extent(1, c.width)};
   REQUIRE(element_count(out) > 0);
   Contraction result = conv_contraction(op, c.width, c.channels, out);
+  place_rows(result);
   const std::int64_t depth =
       static_cast<std::int64_t>(result.run_offset.size()) * round_up(result.run_length, 2);
   result.panel_depth = round_up(depth, kMatrixSteps);
