@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # The kernel on which the speed rests, by its mangled name: it must not spill, and its bfloat16 form
-# must multiply on the matrix units of every chip that has some.
+# must multiply on the matrix units of every chip that has some; every chip is named.
 MAIN = "contract_kernel"
 MATRIX = {
     "sm_80": r"HMMA\.16816\.F32\.BF16",
@@ -25,7 +25,9 @@ MATRIX = {
 
 # The same of float32 that is rounded for them, where they take it.
 MATRIX_TF32 = {"sm_80": r"HMMA\.1688\.F32\.TF32", "sm_90": r"HMMA\.1688\.F32\.TF32"}
-FORMS = {"BFloat16": MATRIX, "Tf32": MATRIX_TF32}
+# And of float32 as it is; elsewhere every thread multiplies for itself.
+MATRIX_FLOAT = {"gfx90a": r"v_mfma_f32_16x16x4_?f32", "gfx942": r"v_mfma_f32_16x16x4_f32"}
+FORMS = {"BFloat16": MATRIX, "Tf32": MATRIX_TF32, f"{MAIN}If": MATRIX_FLOAT}
 
 # (chip, kernel, its instructions)
 Listing = Iterator[tuple[str, str, str]]
@@ -80,10 +82,10 @@ def complaints(listing: Listing, spills: Iterable[tuple[str, int]]) -> tuple[lis
     wrong: list[str] = []
     seen: dict[tuple[str, str], list[int]] = {}
     for chip, name, body in listing:
-        form = next((form for form in FORMS if form in name), None)
-        if MAIN not in name or form is None:
+        form = next((form for form in FORMS if form in name), "")
+        wanted = MATRIX[chip] if form == "BFloat16" else FORMS.get(form, {}).get(chip)
+        if MAIN not in name or wanted is None:
             continue
-        wanted = FORMS[form][chip]
         count = len(re.findall(wanted, body))
         seen.setdefault((chip, wanted), []).append(count)
         if count == 0:

@@ -249,10 +249,14 @@ std::byte* dynamic_shared_memory() {
   return block().shared();
 }
 
-void start_copy(void* shared, const void* global, bool valid) {
+void check_copy(const void* shared, const void* global) {
   if (reinterpret_cast<std::uintptr_t>(shared) % 16 != 0 ||
       reinterpret_cast<std::uintptr_t>(global) % 16 != 0)
-    kernel_failure("asynchronous copy between addresses that are not 16-byte aligned");
+    kernel_failure("a copy between addresses that are not 16-byte aligned");
+}
+
+void start_copy(void* shared, const void* global, bool valid) {
+  check_copy(shared, global);
   const Copy copy = {shared, global, valid};
   if (block().random().below(2) == 0)
     perform(copy);

@@ -45,6 +45,7 @@ void warp_collective(void* slot, void (*finish)(void* const* slots), const Where
 std::byte* dynamic_shared_memory();
 
 // Asynchronous copies of 16 bytes: done at some time between the call and the wait.
+void check_copy(const void* shared, const void* global);  // 16-byte aligned
 void start_copy(void* shared, const void* global, bool valid);
 void commit_copies();
 void wait_copies(std::size_t pending_groups);

@@ -18,7 +18,9 @@ namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "cuda";
 using simt::kWarpSize;
-inline constexpr bool kHasAsyncCopy = true;
+inline constexpr bool kHasAsyncCopy = kWarpSize == 32;
+inline constexpr int kCopyStages = kHasAsyncCopy ? 3 : 2;
+inline constexpr bool kHasFloatTiles = kWarpSize == 64;  // as where warps are as wide
 inline constexpr bool kHasTf32 = true;
 inline constexpr std::int64_t kMostSharedBytes = (kWarpSize == 64 ? 64 : 227) * 1024;
 
@@ -49,9 +51,21 @@ inline std::byte* dynamic_shared() {
   return simt::dynamic_shared_memory();
 }
 
-inline void copy16_async(void* shared, const void* global, bool valid) {
-  simt::start_copy(shared, global, valid);
-}
+struct Copy16 {
+  alignas(16) std::byte value_[16];
+  void begin(void* shared, const void* global, bool valid) {
+    if constexpr (kHasAsyncCopy) return simt::start_copy(shared, global, valid);
+    simt::check_copy(shared, global);
+    if (valid)
+      std::memcpy(value_, global, 16);
+    else
+      std::memset(value_, 0, 16);
+  }
+  void end(void* shared) const {
+    if constexpr (!kHasAsyncCopy) std::memcpy(shared, value_, 16);
+  }
+};
+inline void keep_order(float&) {}
 inline void copy_async_commit() {
   simt::commit_copies();
 }

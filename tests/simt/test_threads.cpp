@@ -128,9 +128,9 @@ TEST_CASE("barriers that count") {
 __global__ void copy_kernel(int* out, const int* in, bool wait) {
   int* const values = reinterpret_cast<int*>(dynamic_shared());
   if (threadIdx.x < kThreads / 4)
-    copy16_async(values + threadIdx.x * 4, in + threadIdx.x * 4, threadIdx.x != 1);
-  copy_async_commit();
-  if (wait) copy_async_wait<0>();
+    simt::start_copy(values + threadIdx.x * 4, in + threadIdx.x * 4, threadIdx.x != 1);
+  simt::commit_copies();
+  if (wait) simt::wait_copies(0);
   __syncthreads();
   out[threadIdx.x] = values[threadIdx.x];
 }
@@ -159,7 +159,7 @@ TEST_CASE("asynchronous copies are there after the wait, not before") {
 }
 
 __global__ void unaligned_kernel(int* out, const int* in) {
-  copy16_async(dynamic_shared() + 4, in, true);
+  Copy16().begin(dynamic_shared() + 4, in, true);
   out[threadIdx.x] = 0;
 }
 

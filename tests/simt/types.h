@@ -10,6 +10,7 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define MP_LAUNCH_BOUNDS(threads, blocks)
+#define MP_UNROLL
 #define __grid_constant__
 #define __align__(n) alignas(n)
 // One block runs after the other, on one thread: what is static is the block's.

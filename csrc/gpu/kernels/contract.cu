@@ -93,26 +93,36 @@ __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
   Sums<T, Rows, Columns> sums;
   sums.zero();
   const auto steps = static_cast<int>(args.padded_depth / Shape::kStep);
-  const auto fetch = [&](int step, int place_of_stage) {
-    std::byte* stage = shared + place_of_stage;
+  const auto begin_fetch = [&](int step, std::byte* stage) {
     if (step < steps) {
-      windows.load(stage, step);
-      panels.load(stage + Rows * kRowBytes, step);
+      windows.begin(stage, step);
+      panels.begin(stage + Rows * kRowBytes, step);
     }
     copy_async_commit();
   };
+  const auto end_fetch = [&](int step, std::byte* stage) {
+    if (step >= steps) return;
+    windows.end(stage);
+    panels.end(stage + Rows * kRowBytes);
+  };
   // stages take turns
   const auto after = [](int stage) {
-    return stage == (kStages - 1) * Shape::kStageBytes ? 0 : stage + Shape::kStageBytes;
+    return stage == (kCopyStages - 1) * Shape::kStageBytes ? 0 : stage + Shape::kStageBytes;
   };
   int writing = 0, reading = 0;  // bytes into the shared memory
-  for (int step = 0; step < kStages - 1; ++step, writing = after(writing)) fetch(step, writing);
+  for (int step = 0; step < kCopyStages - 1; ++step, writing = after(writing)) {
+    begin_fetch(step, shared + writing);
+    end_fetch(step, shared + writing);
+  }
   for (int step = 0; step < steps; ++step) {
-    copy_async_wait<kStages - 2>();
+    copy_async_wait<kCopyStages - 2>();
     __syncthreads();  // the stage is there, and nobody reads the one that is fetched next
-    fetch(step + kStages - 1, writing);
+    begin_fetch(step + kCopyStages - 1, shared + writing);
     const std::byte* stage = shared + reading;
     sums.add(stage, stage + Rows * kRowBytes);
+    // the products first: what is fetched is on its way meanwhile
+    sums.for_each([](int, int, float& value) { keep_order(value); });
+    end_fetch(step + kCopyStages - 1, shared + writing);
     writing = after(writing);
     reading = after(reading);
   }

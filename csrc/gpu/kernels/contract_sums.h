@@ -1,6 +1,8 @@
 // The sums of a block's tile, spread over its threads. Only contract.cu includes this.
 #pragma once
 
+#include <type_traits>
+
 #include "gpu/kernels/contract_tile.h"
 #include "gpu/tile_mma.h"
 
@@ -8,7 +10,7 @@ namespace marketplace::gpu {
 
 // A block's sums. Matrix units: every warp holds a grid of 16 x 16 tiles.
 template <class T, int Rows, int Columns>
-class Sums {
+class MatrixSums {
  public:
   __device__ void zero() {
     for (int i = 0; i < kTileRows; ++i)
@@ -55,9 +57,10 @@ class Sums {
   TileC<T> sums_[kTileRows][kTileColumns];
 };
 
-// Plain float32: every thread holds a grid of sums, rows and columns spread over the tile.
+// Plain float32 without them: every thread holds a grid of sums, rows and columns spread over the
+// tile.
 template <int Rows, int Columns>
-class Sums<float, Rows, Columns> {
+class ThreadSums {
  public:
   __device__ void zero() {
     for (int i = 0; i < kRows; ++i)
@@ -80,6 +83,9 @@ class Sums<float, Rows, Columns> {
           sums_[i][j] = fmaf(left.w, right[j].w, sums_[i][j]);
         }
       }
+      // or the operands of all k are loaded first, and have no room
+      for (auto& sums : sums_)
+        for (float& sum : sums) keep_order(sum);
     }
   }
 
@@ -103,5 +109,9 @@ class Sums<float, Rows, Columns> {
 
   float sums_[kRows][kColumns];
 };
+
+template <class T, int Rows, int Columns>
+using Sums = std::conditional_t<std::is_same_v<T, float> && !kHasFloatTiles,
+                                ThreadSums<Rows, Columns>, MatrixSums<T, Rows, Columns>>;
 
 }  // namespace marketplace::gpu

@@ -9,7 +9,6 @@ namespace marketplace::gpu {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpSize;
-constexpr int kStages = 3;  // tiles in flight
 constexpr int kVectorBytes = 16;
 constexpr int kStepBytes = 64;  // of k in one tile
 constexpr int kRowBytes = 80;   // 16 more, so that eight rows meet eight banks
@@ -28,7 +27,7 @@ struct Tile {
   static constexpr int kResultStride = Columns + 4;
   static constexpr int kResultBytes = Rows * kResultStride * 4;
   static constexpr int kSharedBytes =
-      kStages * kStageBytes > kResultBytes ? kStages* kStageBytes : kResultBytes;
+      kCopyStages * kStageBytes > kResultBytes ? kCopyStages* kStageBytes : kResultBytes;
 };
 
 // What one block works on, decoded once.
@@ -132,12 +131,14 @@ struct Share {
   __device__ static int line(int i) {
     return static_cast<int>(threadIdx.x) / kRowVectors + i * kLines;
   }
-  // Bytes from the first line's to the thread's own.
-  __device__ static int first_byte() { return line(0) * kRowBytes + part() * kVectorBytes; }
+  __device__ static std::byte* place(std::byte* tile, int i) {
+    return tile + line(0) * kRowBytes + part() * kVectorBytes + i * kLines * kRowBytes;
+  }
   __device__ static bool has(int i) { return Lines % kLines == 0 || line(i) < Lines; }
 };
 
-// Brings the panels' columns of one k-step after another into shared memory.
+// Brings the panels' columns of one k-step after another into shared memory: begin() and, behind
+// what there is to do meanwhile, end().
 template <class T, int Columns>
 class PanelLoader {
  public:
@@ -156,19 +157,22 @@ class PanelLoader {
     }
   }
 
-  __device__ void load(std::byte* to, int step) {
-    to += first_byte_;
+  __device__ void begin(std::byte* to, int step) {
     for (int i = 0; i < Mine::kCount; ++i)
       if (Mine::has(i))
-        copy16_async(to + i * Mine::kLines * kRowBytes,
-                     from_[i] + static_cast<std::int64_t>(step) * kStepBytes, valid_[i]);
+        copies_[i].begin(Mine::place(to, i),
+                         from_[i] + static_cast<std::int64_t>(step) * kStepBytes, valid_[i]);
+  }
+  __device__ void end(std::byte* to) const {
+    for (int i = 0; i < Mine::kCount; ++i)
+      if (Mine::has(i)) copies_[i].end(Mine::place(to, i));
   }
 
  private:
   using Mine = Share<Columns>;
-  const int first_byte_ = Mine::first_byte();
   const std::byte* from_[Mine::kCount];
   bool valid_[Mine::kCount];
+  Copy16 copies_[Mine::kCount];
 };
 
 // Brings the windows of one k-step after another into shared memory; vectors of neighbouring
@@ -186,18 +190,20 @@ class VectorLoader {
   }
 
   // One step after the other.
-  __device__ void load(std::byte* to, int step) {
-    const Tap tap = tap_;
+  __device__ void begin(std::byte* to, int step) {
     // on its way while the tile's products are computed
-    if ((step + 1) * kStep < args_.padded_depth) tap_ = tap_of(step + 1);
+    if ((step + 1) * kStep < args_.padded_depth) next_ = tap_of(step + 1);
     const T* in = static_cast<const T*>(args_.in);
-    to += first_byte_;
     for (int i = 0; i < Mine::kCount; ++i) {
       if (!Mine::has(i)) continue;
-      const bool valid = inside(args_, start_[i], tap);
-      copy16_async(to + i * Mine::kLines * kRowBytes,
-                   valid ? in + start_[i].offset + tap.offset : in, valid);
+      const bool valid = inside(args_, start_[i], tap_);
+      copies_[i].begin(Mine::place(to, i), valid ? in + start_[i].offset + tap_.offset : in, valid);
     }
+  }
+  __device__ void end(std::byte* to) {
+    for (int i = 0; i < Mine::kCount; ++i)
+      if (Mine::has(i)) copies_[i].end(Mine::place(to, i));
+    tap_ = next_;
   }
 
  private:
@@ -208,9 +214,9 @@ class VectorLoader {
   }
 
   const ContractArgs& args_;
-  Tap tap_;  // of the next step
-  const int first_byte_ = Mine::first_byte();
+  Tap tap_, next_ = {};  // of the step to begin and of the one behind it
   Start start_[Mine::kCount];
+  Copy16 copies_[Mine::kCount];
 };
 
 template <class T, int Rows>
@@ -221,7 +227,7 @@ class ElementLoader {
   __device__ ElementLoader(const ContractArgs& args, const Start* start)
       : args_(args), start_(start) {}
 
-  __device__ void load(std::byte* to, int step) {
+  __device__ void begin(std::byte* to, int step) const {
     const int k = static_cast<int>(threadIdx.x) % kStep;
     const Tap tap = args_.taps[step * kStep + k];
     const T* in = static_cast<const T*>(args_.in);
@@ -232,6 +238,7 @@ class ElementLoader {
       reinterpret_cast<T*>(to + row * kRowBytes)[k] = value;
     }
   }
+  __device__ void end(std::byte*) const {}
 
  private:
   const ContractArgs& args_;

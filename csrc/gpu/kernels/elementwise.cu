@@ -1,43 +1,63 @@
 #include "gpu/kernels/activation.h"
-#include "gpu/kernels/element.h"
 #include "gpu/kernels/elementwise.h"
+#include "gpu/kernels/rows.h"
 
 namespace marketplace::gpu {
 namespace {
 
-template <class T>
-__device__ T read(const Operand& operand, std::int64_t index, std::int64_t each) {
-  const T* data = static_cast<const T*>(operand.data);
-  if (operand.map == nullptr) return data[index];
-  return data[operand.map[index / each] * each + index % each];
+// N elements of a row of an operand.
+template <class T, int N>
+__device__ void read(const Operand& operand, const Part& part, std::int64_t each, float (&to)[N]) {
+  const std::int64_t row = operand.map == nullptr ? part.row : operand.map[part.row];
+  load_floats(static_cast<const T*>(operand.data) + row * each + part.first, to);
 }
 
-template <class T>
-__global__ void unary_kernel(Activation activation, const T* in, T* out, std::int64_t count) {
-  const std::int64_t i = thread_index();
-  if (i < count) out[i] = rounded<T>(activate(activation, to_float(in[i])));
+template <class T, int N>
+__global__ void unary_kernel(Activation activation, const T* in, T* out, std::int64_t count,
+                             Divisor blocks) {
+  const Part part = part_of<N>(blocks);
+  if (part.first >= count) return;
+  float values[N];
+  load_floats(in + part.first, values);
+  with_activation(activation, [&](auto activated) {
+    for (float& value : values) value = activated(value);
+  });
+  store_floats(values, out + part.first);
 }
 
-template <class T>
-__global__ void affine_kernel(float scale, float shift, const T* in, T* out, std::int64_t count) {
-  const std::int64_t i = thread_index();
-  if (i < count) out[i] = rounded<T>(scale * to_float(in[i]) + shift);
+template <class T, int N>
+__global__ void affine_kernel(float scale, float shift, const T* in, T* out, std::int64_t count,
+                              Divisor blocks) {
+  const Part part = part_of<N>(blocks);
+  if (part.first >= count) return;
+  float values[N];
+  load_floats(in + part.first, values);
+  for (float& value : values) value = scale * value + shift;
+  store_floats(values, out + part.first);
 }
 
-template <class T>
+template <class T, int N>
 __global__ void binary_kernel(bool product, bool relu, Operand a, Operand b, T* out,
-                              std::int64_t count, std::int64_t each) {
-  const std::int64_t i = thread_index();
-  if (i >= count) return;
-  const float x = to_float(read<T>(a, i, each)), y = to_float(read<T>(b, i, each));
-  const float z = product ? x * y : x + y;
-  out[i] = rounded<T>(relu && z < 0 ? 0.0f : z);
+                              std::int64_t each, Divisor blocks) {
+  const Part part = part_of<N>(blocks);
+  if (part.first >= each) return;
+  float x[N], y[N];
+  read<T>(a, part, each, x);
+  read<T>(b, part, each, y);
+  for (int i = 0; i < N; ++i) {
+    const float z = product ? x[i] * y[i] : x[i] + y[i];
+    x[i] = relu && z < 0 ? 0.0f : z;
+  }
+  store_floats(x, out + part.row * each + part.first);
 }
 
-template <class T, class Out>
-__global__ void copy_kernel(Operand in, Out* out, std::int64_t count, std::int64_t each) {
-  const std::int64_t i = thread_index();
-  if (i < count) out[i] = rounded<Out>(to_float(read<T>(in, i, each)));
+template <class T, class Out, int N>
+__global__ void copy_kernel(Operand in, Out* out, std::int64_t each, Divisor blocks) {
+  const Part part = part_of<N>(blocks);
+  if (part.first >= each) return;
+  float values[N];
+  read<T>(in, part, each, values);
+  store_floats(values, out + part.row * each + part.first);
 }
 
 template <class T>
@@ -61,17 +81,16 @@ __global__ void mean_kernel(const T* in, T* out, std::int64_t count, std::int64_
 }
 
 struct LoadArgs {
-  std::int64_t batch, first, count, size, total;
+  std::int64_t batch, first, each;  // numbers: of an input, before the tile, of the tile
 };
 
+// One row for each input.
 template <class T, class In>
-__global__ void load_samples_kernel(const In* in, T* out, LoadArgs args) {
-  const std::int64_t i = thread_index();
-  if (i >= args.total) return;
-  const std::int64_t each = args.count * args.size;
-  const std::int64_t input = i / each, place = i % each;
-  out[i] =
-      rounded<T>(static_cast<float>(in[(input * args.batch + args.first) * args.size + place]));
+__global__ void load_samples_kernel(const In* in, T* out, LoadArgs args, Divisor blocks) {
+  const Part part = part_of<1>(blocks);
+  if (part.first >= args.each) return;
+  const In value = in[part.row * args.batch + args.first + part.first];
+  out[part.row * args.each + part.first] = rounded<T>(static_cast<float>(value));
 }
 
 }  // namespace
@@ -80,8 +99,11 @@ void unary_gpu(DType dtype, Activation activation, const void* in, void* out, st
                const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    launch(unary_kernel<T>, blocks_for(count), Block{kBlockThreads}, 0, stream, activation,
-           static_cast<const T*>(in), static_cast<T*>(out), count);
+    with_vectors<T>(count, [&](auto n) {
+      const RowBlocks blocks(1, count, n);
+      launch(unary_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, activation,
+             static_cast<const T*>(in), static_cast<T*>(out), count, blocks.divisor);
+    });
   });
 }
 
@@ -89,8 +111,11 @@ void affine_gpu(DType dtype, float scale, float shift, const void* in, void* out
                 std::int64_t count, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    launch(affine_kernel<T>, blocks_for(count), Block{kBlockThreads}, 0, stream, scale, shift,
-           static_cast<const T*>(in), static_cast<T*>(out), count);
+    with_vectors<T>(count, [&](auto n) {
+      const RowBlocks blocks(1, count, n);
+      launch(affine_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, scale, shift,
+             static_cast<const T*>(in), static_cast<T*>(out), count, blocks.divisor);
+    });
   });
 }
 
@@ -98,8 +123,11 @@ void binary_gpu(DType dtype, bool product, bool relu, Operand a, Operand b, void
                 std::int64_t rows, std::int64_t each, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    launch(binary_kernel<T>, blocks_for(rows * each), Block{kBlockThreads}, 0, stream, product,
-           relu, a, b, static_cast<T*>(out), rows * each, each);
+    with_vectors<T>(each, [&](auto n) {
+      const RowBlocks blocks(rows, each, n);
+      launch(binary_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, product, relu, a, b,
+             static_cast<T*>(out), each, blocks.divisor);
+    });
   });
 }
 
@@ -107,12 +135,15 @@ void copy_gpu(DType dtype, bool float_out, Operand in, void* out, std::int64_t r
               std::int64_t each, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    if (float_out)
-      launch(copy_kernel<T, float>, blocks_for(rows * each), Block{kBlockThreads}, 0, stream, in,
-             static_cast<float*>(out), rows * each, each);
-    else
-      launch(copy_kernel<T, T>, blocks_for(rows * each), Block{kBlockThreads}, 0, stream, in,
-             static_cast<T*>(out), rows * each, each);
+    with_vectors<T>(each, [&](auto n) {
+      const RowBlocks blocks(rows, each, n);
+      if (float_out)
+        launch(copy_kernel<T, float, n>, blocks.grid, Block{kBlockThreads}, 0, stream, in,
+               static_cast<float*>(out), each, blocks.divisor);
+      else
+        launch(copy_kernel<T, T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, in,
+               static_cast<T*>(out), each, blocks.divisor);
+    });
   });
 }
 
@@ -137,15 +168,16 @@ void mean_gpu(DType dtype, const void* in, void* out, std::int64_t outer, std::i
 void load_samples_gpu(DType dtype, DType from, const void* in, void* out, std::int64_t inputs,
                       std::int64_t batch, std::int64_t first, std::int64_t count, std::int64_t size,
                       const Stream& stream) {
-  const LoadArgs args{batch, first, count, size, inputs * count * size};
+  const LoadArgs args{batch * size, first * size, count * size};
+  const RowBlocks blocks(inputs, args.each, 1);
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
     if (from == DType::uint8)
-      launch(load_samples_kernel<T, std::uint8_t>, blocks_for(args.total), Block{kBlockThreads}, 0,
-             stream, static_cast<const std::uint8_t*>(in), static_cast<T*>(out), args);
+      launch(load_samples_kernel<T, std::uint8_t>, blocks.grid, Block{kBlockThreads}, 0, stream,
+             static_cast<const std::uint8_t*>(in), static_cast<T*>(out), args, blocks.divisor);
     else
-      launch(load_samples_kernel<T, float>, blocks_for(args.total), Block{kBlockThreads}, 0, stream,
-             static_cast<const float*>(in), static_cast<T*>(out), args);
+      launch(load_samples_kernel<T, float>, blocks.grid, Block{kBlockThreads}, 0, stream,
+             static_cast<const float*>(in), static_cast<T*>(out), args, blocks.divisor);
   });
 }
 

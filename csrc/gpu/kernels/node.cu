@@ -1,6 +1,6 @@
 #include "core/threefry.h"
-#include "gpu/kernels/element.h"
 #include "gpu/kernels/node.h"
+#include "gpu/kernels/rows.h"
 #include "graph/stage_parts.h"
 
 namespace marketplace::gpu {
@@ -8,6 +8,11 @@ namespace {
 
 constexpr int kWordBits = 32;
 constexpr double kSilence = 1e-30;  // a root mean square below it says nothing of a layer's size
+
+// By the blocks of a sample, by the channels of a pixel.
+struct LayerDivisors {
+  Divisor blocks, channels;
+};
 
 __device__ std::int64_t words_per_pixel(std::int64_t channels) {
   return (channels + kWordBits - 1) / kWordBits;
@@ -21,22 +26,32 @@ __device__ std::uint32_t word_at(std::uint64_t key, std::uint32_t sample, std::i
   return index < half ? words.lane0 : words.lane1;
 }
 
-// An element of (samples, pixels, channels).
-struct Element {
-  std::int64_t sample, pixel, channel;
+// What a thread has of (samples, pixels, channels): N neighbouring channels of a pixel.
+struct Channels {
+  std::int64_t sample, index;  // index: of the first, in the sample
+  std::uint32_t pixel, first;
 };
 
-__device__ Element element_at(std::int64_t index, const LayerShape& shape) {
-  const std::int64_t pixel = index / shape.channels;
-  return {pixel / shape.pixels, pixel % shape.pixels, index % shape.channels};
+// False behind the end of a sample.
+template <int N>
+__device__ bool find_channels(const LayerShape& shape, const LayerDivisors& by, Channels& found) {
+  const Part part = part_of<N>(by.blocks);
+  if (part.first >= shape.pixels * shape.channels) return false;
+  const Division at = by.channels.divide(static_cast<std::uint32_t>(part.first));
+  found = {part.row, part.first, at.quotient, at.remainder};
+  return true;
 }
 
-__device__ float signed_value(const std::uint32_t* words, const Element& at,
-                              const LayerShape& shape, float value) {
-  const std::int64_t each = words_per_pixel(shape.channels);
-  const std::uint32_t word =
-      words[(at.sample * shape.pixels + at.pixel) * each + at.channel / kWordBits];
-  return (word >> (at.channel % kWordBits) & 1u) != 0 ? -value : value;
+// The signs of those channels, lowest bit first; a set bit is a minus.
+__device__ std::uint32_t signs_of(const std::uint32_t* words, const LayerShape& shape,
+                                  const Channels& at) {
+  const std::int64_t row = at.sample * shape.pixels + at.pixel;
+  return words[row * words_per_pixel(shape.channels) + at.first / kWordBits] >>
+         (at.first % kWordBits);
+}
+
+__device__ float with_sign(std::uint32_t signs, int i, float value) {
+  return (signs >> i & 1u) != 0 ? -value : value;
 }
 
 __global__ void noise_kernel(const float* sums, std::int64_t each, const float* scale,
@@ -68,34 +83,49 @@ __global__ void sign_words_kernel(const std::uint64_t* key, std::int64_t first, 
   if (half + block < each) out[half + block] = both.lane1;
 }
 
+template <int N>
 __global__ void disturb_kernel(const float* sums, const std::uint32_t* words, const float* noise,
-                               LayerShape shape, float* noisy) {
-  const std::int64_t i = thread_index();
-  if (i >= shape.samples * shape.pixels * shape.channels) return;
-  const Element at = element_at(i, shape);
-  noisy[i] = sums[i] + signed_value(words, at, shape, noise[at.sample]);
+                               LayerShape shape, LayerDivisors by, float* noisy) {
+  Channels at;
+  if (!find_channels<N>(shape, by, at)) return;
+  const std::uint32_t signs = signs_of(words, shape, at);
+  const float amplitude = noise[at.sample];
+  const std::int64_t first = at.sample * shape.pixels * shape.channels + at.index;
+  float values[N];
+  load_floats(sums + first, values);
+  for (int i = 0; i < N; ++i) values[i] += with_sign(signs, i, amplitude);
+  store_floats(values, noisy + first);
 }
 
+// A row for every channel: its samples and their pixels.
 __global__ void planes_kernel(const float* out, const float* base, LayerShape shape, bool planar,
-                              float* planes) {
-  const std::int64_t i = thread_index();
-  if (i >= shape.samples * shape.pixels * shape.channels) return;
-  const std::int64_t pixel = i % shape.pixels, row = i / shape.pixels;
-  const std::int64_t sample = row % shape.samples, channel = row / shape.samples;
-  const std::int64_t from =
-      sample * shape.pixels * shape.channels +
-      (planar ? channel * shape.pixels + pixel : pixel * shape.channels + channel);
-  planes[i] = out[from] - base[from];
+                              Divisor pixels, Divisor blocks, float* planes) {
+  const Part part = part_of<1>(blocks);
+  const std::int64_t each = shape.samples * shape.pixels;
+  if (part.first >= each) return;
+  std::int64_t from = part.first * shape.channels + part.row;
+  if (planar) {
+    const Division at = pixels.divide(static_cast<std::uint32_t>(part.first));
+    from = (at.quotient * shape.channels + part.row) * shape.pixels + at.remainder;
+  }
+  planes[part.row * each + part.first] = out[from] - base[from];
 }
 
-__global__ void collect_errors_kernel(CollectArgs args) {
-  const std::int64_t i = thread_index();
-  if (i >= args.shape.samples * args.shape.pixels * args.shape.channels) return;
-  const Element at = element_at(i, args.shape);
-  const float change =
-      args.losses[at.channel * args.shape.samples + at.sample] - args.base[at.sample];
-  const float sum = args.fresh ? 0.0f : args.errors[i];
-  args.errors[i] = sum + signed_value(args.words, at, args.shape, change);
+template <int N>
+__global__ void collect_errors_kernel(CollectArgs args, LayerDivisors by) {
+  Channels at;
+  const LayerShape& shape = args.shape;
+  if (!find_channels<N>(shape, by, at)) return;
+  const std::uint32_t signs = signs_of(args.words, shape, at);
+  const float base = args.base[at.sample];
+  float* errors = args.errors + at.sample * shape.pixels * shape.channels + at.index;
+  float sums[N] = {};
+  if (!args.fresh) load_floats(errors, sums);
+  for (int i = 0; i < N; ++i) {
+    const float loss = args.losses[(at.first + i) * shape.samples + at.sample];
+    sums[i] += with_sign(signs, i, loss - base);
+  }
+  store_floats(sums, errors);
 }
 
 // One thread for a channel of a piece.
@@ -179,6 +209,15 @@ __global__ void pack_spread_kernel(SpreadArgs args) {
   to[row * args.padded_depth + r] = args.weight[i];
 }
 
+// Calls run(n, grid, divisors), n channels to a thread.
+template <class Run>
+void with_channels(const LayerShape& shape, Run run) {
+  with_vectors<float>(shape.channels, [&](auto n) {
+    const RowBlocks blocks(shape.samples, shape.pixels * shape.channels, n);
+    run(n, blocks.grid, LayerDivisors{blocks.divisor, Divisor(shape.channels)});
+  });
+}
+
 }  // namespace
 
 void noise_gpu(const float* sums, std::int64_t samples, std::int64_t each, const float* scale,
@@ -194,23 +233,26 @@ void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t c
 
 void disturb_gpu(const float* sums, const std::uint32_t* words, const float* noise,
                  const LayerShape& shape, float* noisy, const Stream& stream) {
-  launch(disturb_kernel, blocks_for(shape.samples * shape.pixels * shape.channels),
-         Block{kBlockThreads}, 0, stream, sums, words, noise, shape, noisy);
+  with_channels(shape, [&](auto n, Grid grid, LayerDivisors by) {
+    launch(disturb_kernel<n>, grid, Block{kBlockThreads}, 0, stream, sums, words, noise, shape, by,
+           noisy);
+  });
 }
 
 void planes_gpu(const float* out, const float* base, const LayerShape& shape, const Layout& layout,
                 float* planes, const Stream& stream) {
-  launch(planes_kernel, blocks_for(shape.samples * shape.pixels * shape.channels),
-         Block{kBlockThreads}, 0, stream, out, base, shape, layout.planar(), planes);
+  const RowBlocks blocks(shape.channels, shape.samples * shape.pixels, 1);
+  launch(planes_kernel, blocks.grid, Block{kBlockThreads}, 0, stream, out, base, shape,
+         layout.planar(), Divisor(shape.pixels), blocks.divisor, planes);
 }
 
 void collect_gpu(const CollectArgs& args, const Stream& stream) {
   const TileRange& range = args.range;
   const std::int64_t pieces =
       (range.first + range.count - 1) / range.piece - range.first / range.piece + 1;
-  launch(collect_errors_kernel,
-         blocks_for(args.shape.samples * args.shape.pixels * args.shape.channels),
-         Block{kBlockThreads}, 0, stream, args);
+  with_channels(args.shape, [&](auto n, Grid grid, LayerDivisors by) {
+    launch(collect_errors_kernel<n>, grid, Block{kBlockThreads}, 0, stream, args, by);
+  });
   launch(collect_changes_kernel, blocks_for(pieces * args.shape.channels), Block{kBlockThreads}, 0,
          stream, args);
 }

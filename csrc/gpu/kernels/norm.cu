@@ -71,6 +71,7 @@ template <class T>
 __device__ float sum_pixels(const T* x, std::int64_t begin, std::int64_t end, std::int64_t stride,
                             float shift, bool square) {
   float sum = 0;
+  MP_UNROLL
   for (std::int64_t p = begin; p < end; p += kGroups) {
     const float d = to_float(x[p * stride]) - shift;
     sum += square ? d * d : d;
@@ -78,10 +79,41 @@ __device__ float sum_pixels(const T* x, std::int64_t begin, std::int64_t end, st
   return sum;
 }
 
+// Pixels [begin, end) of a channel that lie `channels` apart; x and y may be the same.
 template <class T>
-__device__ void normalise(const NormArgs& args, const Affine& affine, const T* x, T* y, Lane lane) {
-  for (std::int64_t p = lane.group; p < args.pixels; p += kGroups)
-    y[p * args.channels] = rounded<T>(apply(affine, to_float(x[p * args.channels])));
+__device__ void normalise(const Affine& affine, const T* x, T* y, std::int64_t begin,
+                          std::int64_t end, std::int64_t channels) {
+  constexpr int kAhead = 4;  // under way at once: a store could change what is loaded behind it
+  std::int64_t p = begin;
+  for (; p + (kAhead - 1) * kGroups < end; p += kAhead * kGroups) {
+    float values[kAhead];
+    for (int i = 0; i < kAhead; ++i) values[i] = to_float(x[(p + i * kGroups) * channels]);
+    for (int i = 0; i < kAhead; ++i)
+      y[(p + i * kGroups) * channels] = rounded<T>(apply(affine, values[i]));
+  }
+  for (; p < end; p += kGroups)
+    y[p * channels] = rounded<T>(apply(affine, to_float(x[p * channels])));
+}
+
+__device__ float larger(float best, float value) {
+  return value > best || value != value ? value : best;
+}
+
+// The maximum of a window of normalised pixels.
+template <class T>
+__device__ float window_maximum(const NormArgs& args, const Affine& affine, const T* corner) {
+  const auto value = [&](std::int64_t h, std::int64_t w) {
+    return apply(affine, to_float(corner[(h * args.width + w) * args.channels]));
+  };
+  float best = -__builtin_inff();
+  if (args.window[0] == 2 && args.window[1] == 2) {  // the usual one: four loads at once
+    const float values[] = {value(0, 0), value(0, 1), value(1, 0), value(1, 1)};
+    for (const float each : values) best = larger(best, each);
+    return best;
+  }
+  for (std::int32_t h = 0; h < args.window[0]; ++h)
+    for (std::int32_t w = 0; w < args.window[1]; ++w) best = larger(best, value(h, w));
+  return best;
 }
 
 // Keeps each window's maximum.
@@ -93,14 +125,7 @@ __device__ void normalise_pooled(const NormArgs& args, const Affine& affine, con
     const std::int64_t top = static_cast<std::int64_t>(place.quotient) * args.window[0];
     const std::int64_t left = static_cast<std::int64_t>(place.remainder) * args.window[1];
     const T* corner = x + (top * args.width + left) * args.channels;
-    float best = -__builtin_inff();
-    for (std::int32_t h = 0; h < args.window[0]; ++h)
-      for (std::int32_t w = 0; w < args.window[1]; ++w) {
-        const T* pixel = corner + (h * static_cast<std::int64_t>(args.width) + w) * args.channels;
-        const float value = apply(affine, to_float(*pixel));
-        best = value > best || value != value ? value : best;
-      }
-    y[p * args.channels] = rounded<T>(best);
+    y[p * args.channels] = rounded<T>(window_maximum(args, affine, corner));
   }
 }
 
@@ -139,7 +164,7 @@ __global__ void instance_norm_kernel(NormArgs args, Divisor by_width) {
   if (args.pooled)
     normalise_pooled(args, affine, x, y, lane, by_width);
   else
-    normalise(args, affine, x, y, lane);
+    normalise(affine, x, y, lane.group, args.pixels, args.channels);
 }
 
 // Sums of kStatisticRows pixels of one row of the plan, by channel.
@@ -185,8 +210,7 @@ __global__ void apply_norm_kernel(NormArgs args, std::int64_t splits) {
   const std::int64_t end = begin + kAppliedRows < total ? begin + kAppliedRows : total;
   const T* x = row_input<T>(args, row) + channel;
   T* y = static_cast<T*>(args.out) + row * total * args.channels + channel;
-  for (std::int64_t p = begin + lane.group; p < end; p += kGroups)
-    y[p * args.channels] = rounded<T>(apply(affine, to_float(x[p * args.channels])));
+  normalise(affine, x, y, begin + lane.group, end, args.channels);
 }
 
 // Sum over the block, in the order of its threads; all of them call.

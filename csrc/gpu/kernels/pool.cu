@@ -1,5 +1,5 @@
-#include "gpu/kernels/element.h"
 #include "gpu/kernels/pool.h"
+#include "gpu/kernels/rows.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -32,27 +32,29 @@ __device__ float pool_window(bool maximum, const PoolArgs& args, const T* x, std
   return best / static_cast<float>(counted > 0 ? counted : 1);
 }
 
+// A row for every image.
 template <class T>
-__global__ void pool_kernel(bool maximum, PoolArgs args) {
-  const std::int64_t index = thread_index();
-  const std::int64_t pixels = static_cast<std::int64_t>(args.out_height) * args.out_width;
-  if (index >= args.images * pixels * args.channels) return;
-  const std::int64_t channel = index % args.channels, place = index / args.channels;
-  const auto pixel = static_cast<std::int32_t>(place % pixels);
-  const std::int64_t image = place / pixels;
-  const T* x =
-      static_cast<const T*>(args.in) + image * args.height * args.width * args.channels + channel;
-  static_cast<T*>(args.out)[index] =
-      rounded<T>(pool_window(maximum, args, x, pixel / args.out_width, pixel % args.out_width));
+__global__ void pool_kernel(bool maximum, PoolArgs args, Divisor channels, Divisor width,
+                            Divisor blocks) {
+  const Part part = part_of<1>(blocks);
+  const std::int64_t each = args.channels * args.out_height * args.out_width;
+  if (part.first >= each) return;
+  const Division place = channels.divide(static_cast<std::uint32_t>(part.first));
+  const Division pixel = width.divide(place.quotient);
+  const T* x = static_cast<const T*>(args.in) +
+               part.row * args.channels * args.height * args.width + place.remainder;
+  static_cast<T*>(args.out)[part.row * each + part.first] =
+      rounded<T>(pool_window(maximum, args, x, static_cast<std::int32_t>(pixel.quotient),
+                             static_cast<std::int32_t>(pixel.remainder)));
 }
 
 }  // namespace
 
 void pool_gpu(DType dtype, bool maximum, const PoolArgs& args, const Stream& stream) {
-  const std::int64_t count = args.images * args.out_height * args.out_width * args.channels;
+  const RowBlocks blocks(args.images, args.channels * args.out_height * args.out_width, 1);
   dispatch(dtype, [&](auto element) {
-    launch(pool_kernel<decltype(element)>, blocks_for(count), Block{kBlockThreads}, 0, stream,
-           maximum, args);
+    launch(pool_kernel<decltype(element)>, blocks.grid, Block{kBlockThreads}, 0, stream, maximum,
+           args, Divisor(args.channels), Divisor(args.out_width), blocks.divisor);
   });
 }
 

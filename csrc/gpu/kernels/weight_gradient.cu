@@ -1,3 +1,4 @@
+#include "gpu/divisor.h"
 #include "gpu/kernels/element.h"
 #include "gpu/kernels/weight_gradient.h"
 
@@ -34,30 +35,54 @@ __device__ Place find_place(const WeightGradientArgs& args) {
   return place;
 }
 
-// Element k of the patch under a row; the last is the bias's.
-__device__ float input_at(const WeightGradientArgs& args, std::int64_t row, std::int64_t k) {
-  if (k >= args.depth) return k == args.depth ? 1.0f : 0.0f;
-  const std::int64_t sample = row / args.rows;
-  const auto pixel = static_cast<std::int32_t>(row % args.rows);
-  const Tap tap = args.taps[k];
-  const std::int32_t top = pixel / args.out_width * args.stride[0] - args.padding[0];
-  const std::int32_t left = pixel % args.out_width * args.stride[1] - args.padding[1];
-  if (static_cast<std::uint32_t>(top + tap.down) >= static_cast<std::uint32_t>(args.height) ||
-      static_cast<std::uint32_t>(left + tap.right) >= static_cast<std::uint32_t>(args.width))
-    return 0.0f;
-  const std::int64_t first = static_cast<std::int64_t>(top) * args.width + left;
-  return args.in[sample * args.sample_stride + first * args.channels + tap.offset];
+// What threads share of a row: its window's first pixel, and what its errors are multiplied by.
+struct Row {
+  std::int64_t sample, first;  // sample: where its image begins
+  std::int32_t top, left;
+  float scale;
+};
+
+constexpr std::int32_t kOutside = -(1 << 30);  // of every image
+
+struct RowDivisors {
+  Divisor rows, width;  // by the rows of a sample, by those of a line
+};
+
+__device__ Row find_row(const WeightGradientArgs& args, const RowDivisors& by, std::int64_t row,
+                        std::int64_t end) {
+  if (row >= end) return {0, 0, kOutside, 0, 0.0f};
+  const Division at = by.rows.divide(static_cast<std::uint32_t>(row));
+  const Division pixel = by.width.divide(at.remainder);
+  const auto top = static_cast<std::int32_t>(pixel.quotient) * args.stride[0] - args.padding[0];
+  const auto left = static_cast<std::int32_t>(pixel.remainder) * args.stride[1] - args.padding[1];
+  const float scale = args.noise == nullptr ? 1.0f : 1.0f / (args.probes * args.noise[at.quotient]);
+  return {at.quotient * args.sample_stride,
+          (static_cast<std::int64_t>(top) * args.width + left) * args.channels, top, left, scale};
 }
 
-__device__ float error_at(const WeightGradientArgs& args, std::int64_t row, std::int64_t o) {
-  if (o >= args.columns) return 0.0f;
-  const float error = args.errors[row * args.columns + o];
-  return args.noise == nullptr ? error
-                               : error * (1.0f / (args.probes * args.noise[row / args.rows]));
-}
+// An element of the patches under rows: the same for all that a thread brings.
+class Column {
+ public:
+  __device__ Column(const WeightGradientArgs& args, std::int64_t k)
+      : inside_(k < args.depth), bias_(k == args.depth) {
+    if (inside_) tap_ = args.taps[k];
+  }
+  __device__ float of(const WeightGradientArgs& args, const Row& row) const {
+    const bool valid =
+        static_cast<std::uint32_t>(row.top + tap_.down) < static_cast<std::uint32_t>(args.height) &&
+        static_cast<std::uint32_t>(row.left + tap_.right) < static_cast<std::uint32_t>(args.width);
+    if (bias_) return row.top == kOutside ? 0.0f : 1.0f;
+    return inside_ && valid ? args.in[row.sample + row.first + tap_.offset] : 0.0f;
+  }
 
-__global__ void weight_gradient_kernel(WeightGradientArgs args) {
+ private:
+  Tap tap_ = {};
+  bool inside_, bias_;
+};
+
+__global__ void weight_gradient_kernel(WeightGradientArgs args, RowDivisors by) {
   __shared__ float inputs[kPixels][kTileK], errors[kPixels][kTileO];
+  __shared__ Row rows[2][kPixels];  // of these pixels and of the next
   const Place place = find_place(args);
   const int thread = static_cast<int>(threadIdx.x);
   const int k0 = thread % kAcross, o0 = thread / kAcross * kEachO;
@@ -72,16 +97,23 @@ __global__ void weight_gradient_kernel(WeightGradientArgs args) {
       }
   };
   for_each([&](float& sum, const float* at) { sum = place.fresh || at == nullptr ? 0.0f : *at; });
-  for (std::int64_t row = place.begin; row < place.end; row += kPixels) {
-    __syncthreads();  // nobody reads what came before
-    for (int e = thread; e < kPixels * kTileK; e += kBlockThreads) {
-      const std::int64_t r = row + e / kTileK, k = place.first_k + e % kTileK;
-      inputs[e / kTileK][e % kTileK] = r < place.end ? input_at(args, r, k) : 0.0f;
-    }
-    for (int e = thread; e < kPixels * kTileO; e += kBlockThreads) {
-      const std::int64_t r = row + e / kTileO, o = place.first_o + e % kTileO;
-      errors[e / kTileO][e % kTileO] = r < place.end ? error_at(args, r, o) : 0.0f;
-    }
+  const auto find_rows = [&](std::int64_t row, Row(&found)[kPixels]) {
+    if (thread < kPixels) found[thread] = find_row(args, by, row + thread, place.end);
+  };
+  const Column column(args, place.first_k + thread % kTileK);
+  const std::int64_t o = place.first_o + thread % kTileO;
+  find_rows(place.begin, rows[0]);
+  int now = 0;
+  for (std::int64_t row = place.begin; row < place.end; row += kPixels, now ^= 1) {
+    __syncthreads();  // rows are found, and nobody reads what came before
+    for (int p = thread / kTileK; p < kPixels; p += kBlockThreads / kTileK)
+      inputs[p][thread % kTileK] = column.of(args, rows[now][p]);
+    for (int p = thread / kTileO; p < kPixels; p += kBlockThreads / kTileO)
+      errors[p][thread % kTileO] =
+          o < args.columns && row + p < place.end
+              ? args.errors[(row + p) * args.columns + o] * rows[now][p].scale
+              : 0.0f;
+    find_rows(row + kPixels, rows[now ^ 1]);
     __syncthreads();
     for (int p = 0; p < kPixels; ++p)
       for (int j = 0; j < kEachO; ++j)
@@ -117,7 +149,7 @@ void weight_gradient_gpu(const WeightGradientArgs& args, const Stream& stream) {
   const std::int64_t k_tiles = (args.depth + 1 + kTileK - 1) / kTileK;
   const std::int64_t o_tiles = (args.columns + kTileO - 1) / kTileO;
   launch(weight_gradient_kernel, Grid{pieces * k_tiles * o_tiles}, Block{kBlockThreads}, 0, stream,
-         args);
+         args, RowDivisors{Divisor(args.rows), Divisor(args.out_width)});
 }
 
 void sum_weight_gradient_gpu(const WeightGradientSum& args, const float* share,

@@ -11,12 +11,14 @@
 
 // Threads of a block, and how many blocks a multiprocessor should have registers for.
 #define MP_LAUNCH_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
+#define MP_UNROLL _Pragma("unroll 4")
 
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "cuda";
 inline constexpr int kWarpSize = 32;
-inline constexpr bool kHasAsyncCopy = true;
+inline constexpr int kCopyStages = 3;
+inline constexpr bool kHasFloatTiles = false;
 inline constexpr bool kHasTf32 = true;
 // Of one block, on the chip that has most; DeviceInfo says what this one has.
 inline constexpr std::int64_t kMostSharedBytes = 227 * 1024;
@@ -56,12 +58,17 @@ __device__ __forceinline__ unsigned shared_address(const void* shared) {
 }
 
 // 16 bytes from global to shared memory, zeros when not `valid` (`global` is then not read, but
-// must be a legal address); both 16-byte aligned. Complete for this thread after copy_async_wait.
-__device__ __forceinline__ void copy16_async(void* shared, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-               "l"(global), "r"(valid ? 16 : 0)
-               : "memory");
-}
+// must be a legal address); both 16-byte aligned. On its way from begin() on, without the thread;
+// complete for this thread after end() and copy_async_wait.
+struct Copy16 {
+  __device__ __forceinline__ void begin(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+  }
+  __device__ __forceinline__ void end(void*) const {}
+};
+__device__ __forceinline__ void keep_order(float&) {}  // not needed, and in the scheduler's way
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

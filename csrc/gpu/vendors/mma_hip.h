@@ -3,12 +3,10 @@
 // operand register is free as long as A and B share it.
 #pragma once
 
+#include "gpu/vendors/hip.h"  // MP_MATRIX_MFMA
 #include "gpu/vendors/mma_fma.h"
 
-#if defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__) || \
-    defined(__gfx950__)
-#define MP_MATRIX_MFMA 1
-#elif defined(__GFX11__)
+#if defined(__GFX11__)
 #define MP_MATRIX_WMMA11 1
 #elif defined(__GFX12__)
 #define MP_MATRIX_WMMA12 1
