@@ -37,12 +37,9 @@ def threefry2x32(seed, x0, x1):
 def random_words(seed, counter, count):
     """The ``count`` words of a tensor from ``counter`` on: all first words, then all second."""
     half = (count + 1) // 2
-    blocks = [
-        threefry2x32(int(seed), (int(counter) + j) & MASK32, (int(counter) + j + half) & MASK32)
-        for j in range(half)
-    ]
-    words = [block[0] for block in blocks] + [block[1] for block in blocks]
-    return np.array(words[:count], dtype=np.uint32)
+    first = (np.arange(half, dtype=np.uint64) + int(counter)) & MASK32
+    words = np.concatenate(threefry2x32(int(seed), first, (first + half) & MASK32))
+    return words[:count].astype(np.uint32)
 
 
 def rand(shape, seed, counter=0, dtype=np.float32):

@@ -32,6 +32,7 @@ class Fiber {
   void (*entry_)(void*) = nullptr;
   void* argument_ = nullptr;
   bool ending_ = false;
+  bool forgotten_ = true;  // what a run that was left unfinished poisoned is still so
   // AddressSanitizer's view: the fiber's shadow stack, and the stack of who resumed it
   void* fake_stack_ = nullptr;
   const void* caller_bottom_ = nullptr;

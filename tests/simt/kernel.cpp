@@ -36,7 +36,7 @@ std::string to_string(const Where& where) {
 }
 bool same(const Where& a, const Where& b) {
   return a.line() == b.line() && a.column() == b.column() &&
-         std::strcmp(a.file_name(), b.file_name()) == 0;
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 // One block at a time; its threads are kept for the next.

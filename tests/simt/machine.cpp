@@ -75,6 +75,7 @@ void State::start(const Machine& next) {
   if (next.devices < 1 || next.devices > kMaxDevices)
     throw std::invalid_argument("simt: 1 to 4 devices");
   lost = {};
+  ready_.clear();  // what a lost machine had still to do, with memory that is gone
   machine = next;
   random = Random(next.seed);
   counts = {};

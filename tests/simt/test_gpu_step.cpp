@@ -121,6 +121,20 @@ void check_steps(Trainee& fused, Trainee& composed, const Data& data, UnitVector
   CHECK(fused.optimizer.state().seeds == composed.optimizer.state().seeds);
 }
 
+// Weights and moments before every composed step and after the last; several devices have the bits
+// of one.
+std::vector<std::vector<Vector>> composed_states(const OptimizerOptions& options, int steps) {
+  const SmallBatch data;
+  Trainee own(tiny_models(), {2, 3}, options, 1);
+  std::vector<std::vector<Vector>> states{own.state()};
+  for (int step = 0; step < steps; ++step) {
+    const Probe probe = own.optimizer.probe(data.batch(), data.labels());
+    own.optimizer.step(probe.losses, probe.paths, UnitVectorMode::whole);
+    states.push_back(own.state());
+  }
+  return states;
+}
+
 std::int64_t graphs_of_a_step(Optimizer& optimizer, const SmallBatch& data) {
   const auto before = simt::counts().graph_launches;
   optimizer.train_step(data.batch(), data.labels(), UnitVectorMode::whole);
@@ -296,14 +310,14 @@ TEST_CASE("a step whose losses are not finite changes nothing and names the path
 
 TEST_CASE("a whole step that fails changes nothing, and the next one is right") {
   const SmallBatch data;
+  const OptimizerOptions options = options_of(PlanKind::star, RuleKind::adam, Shaping::z);
+  const std::vector<std::vector<Vector>> expected = composed_states(options, 4);
   for (const int devices : {1, 2})
     for (void (*inject)(int) : {&simt::fail_allocation, &simt::fail_launch, &simt::fail_copy}) {
       simt::reset(machine(devices));
       int failures = 0;
       for (int n = 1; n < 30; n += n < 4 ? 1 : 9) {
-        const OptimizerOptions options = options_of(PlanKind::star, RuleKind::adam, Shaping::z);
         Trainee mine(tiny_models(), {2, 3}, options, devices);
-        Trainee theirs(tiny_models(), {2, 3}, options, devices);
         for (int step = 0; step < 4; ++step) {
           if (step < 3) inject(step == 0 ? n : (n + 2) / 3);
           bool failed = false;
@@ -318,12 +332,10 @@ TEST_CASE("a whole step that fails changes nothing, and the next one is right") 
           }
           inject(0);
           if (failed) {
-            CHECK(mine.state() == theirs.state());
+            CHECK(mine.state() == expected[step]);
             take();
           }
-          const Probe probe = theirs.optimizer.probe(data.batch(), data.labels());
-          theirs.optimizer.step(probe.losses, probe.paths, UnitVectorMode::whole);
-          CHECK(mine.state() == theirs.state());
+          CHECK(mine.state() == expected[step + 1]);
         }
       }
       CHECK(failures > 2);
