@@ -1,6 +1,4 @@
-#include "gpu/divisor.h"
-#include "gpu/kernels/element.h"
-#include "gpu/kernels/norm.h"
+#include "gpu/kernels/norm_parts.h"
 
 namespace marketplace::gpu {
 namespace {
@@ -10,33 +8,16 @@ constexpr int kGroups = kBlockThreads / kLanes;  // that share its rows
 constexpr int kLineThreads = 128;                // of a layer norm's block
 constexpr std::int64_t kAppliedRows = 128;       // that a block of a batch norm's end normalises
 
-// (x - mean) * scale + shift, a relu behind it where asked.
-struct Affine {
-  float mean, scale, shift, floor;
-};
-
-__device__ float apply(const Affine& affine, float x) {
-  const float y = (x - affine.mean) * affine.scale + affine.shift;
-  return y < affine.floor ? affine.floor : y;
-}
-
 __device__ float parameter(const NormArgs& args, std::int64_t row, std::int64_t at,
                            std::int64_t channel, float otherwise) {
-  if (at < 0) return otherwise;
-  const std::byte* packed = args.packed + args.vendor[row] * args.packed_stride + at;
-  return reinterpret_cast<const float*>(packed)[channel];
+  const float* values = parameters(args, row, at);
+  return values == nullptr ? otherwise : values[channel];
 }
 
 __device__ Affine make_affine(const NormArgs& args, std::int64_t row, std::int64_t channel,
                               float mean, float variance) {
   return {mean, parameter(args, row, args.weight_at, channel, 1.0f) / sqrtf(variance + args.eps),
           parameter(args, row, args.bias_at, channel, 0.0f), args.relu ? 0.0f : -__builtin_inff()};
-}
-
-template <class T>
-__device__ const T* row_input(const NormArgs& args, std::int64_t row) {
-  const std::int64_t from = args.map ? args.map[row] : row;
-  return static_cast<const T*>(args.in) + from * args.samples * args.pixels * args.channels;
 }
 
 // A thread's channel of a block's, and which of the rows it takes.
@@ -93,78 +74,6 @@ __device__ void normalise(const Affine& affine, const T* x, T* y, std::int64_t b
   }
   for (; p < end; p += kGroups)
     y[p * channels] = rounded<T>(apply(affine, to_float(x[p * channels])));
-}
-
-__device__ float larger(float best, float value) {
-  return value > best || value != value ? value : best;
-}
-
-// The maximum of a window of normalised pixels.
-template <class T>
-__device__ float window_maximum(const NormArgs& args, const Affine& affine, const T* corner) {
-  const auto value = [&](std::int64_t h, std::int64_t w) {
-    return apply(affine, to_float(corner[(h * args.width + w) * args.channels]));
-  };
-  float best = -__builtin_inff();
-  if (args.window[0] == 2 && args.window[1] == 2) {  // the usual one: four loads at once
-    const float values[] = {value(0, 0), value(0, 1), value(1, 0), value(1, 1)};
-    for (const float each : values) best = larger(best, each);
-    return best;
-  }
-  for (std::int32_t h = 0; h < args.window[0]; ++h)
-    for (std::int32_t w = 0; w < args.window[1]; ++w) best = larger(best, value(h, w));
-  return best;
-}
-
-// Keeps each window's maximum.
-template <class T>
-__device__ void normalise_pooled(const NormArgs& args, const Affine& affine, const T* x, T* y,
-                                 Lane lane, const Divisor& by_width) {
-  for (std::int32_t p = lane.group; p < args.out_pixels; p += kGroups) {
-    const Division place = by_width.divide(static_cast<std::uint32_t>(p));
-    const std::int64_t top = static_cast<std::int64_t>(place.quotient) * args.window[0];
-    const std::int64_t left = static_cast<std::int64_t>(place.remainder) * args.window[1];
-    const T* corner = x + (top * args.width + left) * args.channels;
-    y[p * args.channels] = rounded<T>(window_maximum(args, affine, corner));
-  }
-}
-
-// One block per sample and kLanes channels.
-template <class T>
-__global__ void instance_norm_kernel(NormArgs args, Divisor by_width) {
-  __shared__ double sums[kGroups][kLanes];
-  __shared__ float means[kLanes];
-  __shared__ Affine affines[kLanes];
-  const Lane lane;
-  const auto [image, channel] = block_place(args, lane);
-  const auto samples = static_cast<std::uint32_t>(args.samples);
-  const std::uint32_t row = image / samples, sample = image - row * samples;
-  const bool valid = channel < args.channels;
-  const T* x = row_input<T>(args, row) + sample * args.pixels * args.channels + channel;
-  const std::int64_t end = valid ? args.pixels : 0;
-  const auto count = static_cast<double>(args.pixels);
-  // mean, which the first group finds for all, as it does all that a channel needs once
-  const float sum = sum_pixels(x, lane.group, end, args.channels, 0.0f, false);
-  const double total = sum_groups(sums, lane, sum);
-  if (lane.group == 0) means[lane.channel] = static_cast<float>(total / count);
-  __syncthreads();
-  const float mean = means[lane.channel];
-  // variance
-  const float squares = sum_pixels(x, lane.group, end, args.channels, mean, true);
-  const double all_squares = sum_groups(sums, lane, squares);
-  if (lane.group == 0 && valid)
-    affines[lane.channel] =
-        make_affine(args, row, channel, mean, static_cast<float>(all_squares / count));
-  __syncthreads();
-  if (!valid) return;
-  // normalise
-  const Affine affine = affines[lane.channel];
-  const std::int64_t out_pixels = args.pooled ? args.out_pixels : args.pixels;
-  T* y = static_cast<T*>(args.out) + image * out_pixels * args.channels + channel;
-  if (args.pooled)
-    normalise_pooled(args, affine, x, y, lane, by_width);
-  else
-    normalise(affine, x, y, lane.group, args.pixels, args.channels);
 }
 
 // Sums of kStatisticRows pixels of one row of the plan, by channel.
@@ -266,14 +175,6 @@ void batch_statistics(const NormArgs& args, const Stream& stream) {
 }
 
 }  // namespace
-
-void instance_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
-  const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;
-  dispatch(dtype, [&](auto element) {
-    launch(instance_norm_kernel<decltype(element)>, Grid{args.rows * args.samples * tiles},
-           Block{kBlockThreads}, 0, stream, args, Divisor(args.out_width));
-  });
-}
 
 void batch_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
   const std::int64_t tiles = (args.channels + kLanes - 1) / kLanes;

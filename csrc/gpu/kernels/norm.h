@@ -1,6 +1,6 @@
 // Normalisations: y = (x - mean) / sqrt(variance + eps) * weight + bias, PyTorch's formulas, the
-// variance from a second pass over x - mean. Sums in float32 over short runs, in float64 over
-// those.
+// variance from a second pass over x - mean. Sums in float32 over short runs, pairwise over those
+// or in float64.
 #pragma once
 
 #include <cstddef>
