@@ -141,7 +141,8 @@ namespace simt {
 
 // The stand-in for <<< >>>.
 cudaError_t launch(Launch work, cudaStream_t stream);
-// Shared memory above 48 KiB, as cudaFuncSetAttribute permits it for a kernel.
+// Dynamic shared memory, as cudaFuncSetAttribute permits it for a kernel on the current device. A
+// device wants it from 48 KiB on, what is static included; how much that is the shim cannot know.
 cudaError_t allow_shared(const void* kernel, std::size_t bytes);
 
 }  // namespace simt

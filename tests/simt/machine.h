@@ -132,7 +132,7 @@ class State {
   std::array<std::array<bool, kMaxDevices>, kMaxDevices> peers = {};
   std::array<Stream, kMaxDevices> default_streams;  // handles 0 and 1
   std::array<Stream, kMaxDevices> thread_streams;   // handle 2; one thread's, all threads'
-  std::map<const void*, std::size_t> shared_limits;
+  std::map<std::pair<const void*, int>, std::size_t> shared_limits;  // of a kernel on a device
   std::set<const void*> handles;
   std::set<Stream*> streams;
   std::map<std::uintptr_t, Allocation> memory;

@@ -61,7 +61,7 @@ void copy_async_wait() {
 }
 
 inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
-  return bytes <= 48 * 1024 ? cudaSuccess : simt::allow_shared(kernel, bytes);
+  return simt::allow_shared(kernel, bytes);
 }
 
 template <class... P>

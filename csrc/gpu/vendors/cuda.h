@@ -72,9 +72,8 @@ __device__ __forceinline__ void copy_async_wait() {
 }
 #endif
 
-// Kernels start with 48 KiB at most; more must be asked for.
+// A block has 48 KiB unless more is asked for, its kernel's static shared memory included.
 inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
-  if (bytes <= 48 * 1024) return cudaSuccess;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(bytes));
 }
