@@ -11,6 +11,7 @@ namespace marketplace::gpu {
 
 void check(cudaError_t error, std::string_view what) {
   if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // so that nobody takes it for their own call's
   const ErrorKind kind =
       error == cudaErrorMemoryAllocation ? ErrorKind::memory : ErrorKind::runtime;
   fail(kind, std::string(what), "success",
@@ -26,9 +27,7 @@ std::string readable_kernel_name(const void* kernel, cudaStream_t stream) {
 }
 
 void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream) {
-  if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // so that the next call does not report it again
-  check(error, readable_kernel_name(kernel, stream));
+  if (error != cudaSuccess) check(error, readable_kernel_name(kernel, stream));
 }
 
 DeviceGuard::DeviceGuard(int device) : device_(device) {
@@ -41,9 +40,7 @@ DeviceGuard::~DeviceGuard() {
 
 int device_count() {
   int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  static_cast<void>(cudaGetLastError());
-  check(error, "devices");
+  check(cudaGetDeviceCount(&count), "devices");
   if (count == 0) fail(ErrorKind::runtime, "devices", "at least one", "none");
   return count;
 }

@@ -14,9 +14,10 @@
 
 namespace marketplace::gpu {
 
-// Throws what the runtime reported for the call or kernel `what`.
+// Throws what the runtime reported for the call or kernel `what`; it is then no longer the last
+// error.
 void check(cudaError_t error, std::string_view what);
-// The same for a kernel that could not be started; `error` is then no longer the last error.
+// The same for a kernel that could not be started.
 void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream);
 // A kernel's name as in its source.
 std::string readable_kernel_name(const void* kernel, cudaStream_t stream);
