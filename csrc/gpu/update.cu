@@ -72,25 +72,25 @@ std::int64_t vendor_count(const VendorWeights& seeded) {
 void combine_seeded(Team& team, const Model& model, std::vector<std::byte> arguments,
                     std::int64_t vendors, const std::vector<const float*>& there, Vector& out) {
   const auto base = team.resident(model.weights()), target = team.overwrite(out);
-  make_tables(team, model, base->deltas);
+  make_tables(team, model, base->deltas());
   Task task;
   task.key = {kCombine, static_cast<std::uint64_t>(vendors)};
-  for (const DeviceMemory& memory : base->deltas.memory)
+  for (const DeviceMemory& memory : base->deltas().memory)
     task.key.push_back(reinterpret_cast<std::uintptr_t>(memory.get()));
   for (const float* place : there) task.key.push_back(reinterpret_cast<std::uintptr_t>(place));
-  task.key.push_back(static_cast<std::uint64_t>(base->deltas.tile_count));
+  task.key.push_back(static_cast<std::uint64_t>(base->deltas().tile_count));
   task.vectors = {target};
   task.arguments = std::move(arguments);
   task.launch = [=](const OnDevice& place) {
-    const auto* table = base->deltas.memory[place.device].get<std::byte>();
+    const auto* table = base->deltas().memory[place.device].get<std::byte>();
     CombineArgs args;
     args.seeds = as<std::uint64_t>(place.arguments);
     args.amplitudes = as<float>(place.arguments + vendors * 8);
     args.coefficients = there.empty() ? args.amplitudes + vendors : there[place.device];
     args.vendors = vendors;
-    args.parameters = as<Parameter>(table + base->deltas.parameters_at);
+    args.parameters = as<Parameter>(table + base->deltas().parameters_at);
     args.tiles = as<RandomTile>(table);
-    args.tile_count = base->deltas.tile_count;
+    args.tile_count = base->deltas().tile_count;
     args.out = target->at(place.device);
     combine_gpu(args, place.stream);
   };
