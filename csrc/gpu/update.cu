@@ -27,7 +27,7 @@ const T* as(const std::byte* bytes) {
 void zero(Team& team, Vector& out) {
   const auto target = team.overwrite(out);
   Task task;
-  task.key = {kZero};
+  task.key = {kZero, static_cast<std::uint64_t>(target->count())};
   task.vectors = {target};
   task.launch = [=](const OnDevice& place) {
     fill_bytes(target->at(place.device), 0, target->count() * 4, place.stream);
