@@ -40,8 +40,7 @@ void DeviceExecutor::upload_constants() {
   }
   const auto bytes = static_cast<std::int64_t>(block.size());
   constants_ = device_->pool.allocate(bytes, stream_);
-  copy_to_device(constants_.get(), block.data(), bytes, stream_);
-  stream_.synchronize();  // the block ends here
+  copy_to_device_now(constants_.get(), block.data(), bytes, stream_);
 }
 
 // Finds the session of such a call, or makes one; it is the first of the list then.
@@ -68,8 +67,7 @@ void DeviceExecutor::cut(Session& session, const Plan& plan, std::int64_t budget
   session.schedule = make_schedule(plan, session.cut.rows, session.signature.leaders);
   const auto bytes = static_cast<std::int64_t>(session.schedule.table.size()) * 4;
   session.table = device_->pool.allocate(bytes, stream_);
-  copy_to_device(session.table.get(), session.schedule.table.data(), bytes, stream_);
-  stream_.synchronize();  // the table may move
+  copy_to_device_now(session.table.get(), session.schedule.table.data(), bytes, stream_);
   session.graph = Graph();
   session.number = unique_number();
 }

@@ -270,6 +270,10 @@ PinnedMemory::PinnedMemory(std::int64_t bytes) : bytes_(bytes) {
 void copy_to_device(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
   copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
 }
+void copy_to_device_now(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
+  copy_to_device(to, from, bytes, stream);
+  stream.synchronize();
+}
 void copy_to_host(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
   copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);
 }

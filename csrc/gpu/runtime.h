@@ -215,14 +215,16 @@ class PinnedMemory {
   std::int64_t bytes_ = 0;
 };
 
-// All asynchronous on `stream`; host memory that is not pinned is read before, or written when,
-// they return.
+// All asynchronous on `stream`; host memory is read and written when the stream comes to it. (Where
+// it is not pinned this may be at once or not: it depends on the machine.)
 void copy_to_device(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void copy_to_host(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void copy_on_device(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 // Directly where the pair has peer access, else staged by the driver.
 void copy_peer(void* to, int to_device, const void* from, int from_device, std::int64_t bytes,
                const Stream& stream);
+// From host memory that need not outlive the call: waits for the stream.
+void copy_to_device_now(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void fill_bytes(void* to, int value, std::int64_t bytes, const Stream& stream);
 
 }  // namespace marketplace::gpu

@@ -47,7 +47,7 @@ void make_tables(Team& team, const Model& model, DeltaTables& tables) {
   for (std::size_t d = 0; d < team.size(); ++d) {
     const auto bytes = static_cast<std::int64_t>(block.size());
     memory.push_back(team.device(d)->pool.allocate(bytes, team.stream(d)));
-    copy_to_device(memory.back().get(), block.data(), bytes, team.stream(d));
+    copy_to_device_now(memory.back().get(), block.data(), bytes, team.stream(d));
   }
   tables.tile_count = static_cast<std::int64_t>(table.tiles.size());
   tables.memory = std::move(memory);

@@ -105,13 +105,9 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
   }
   count();
   if (pageable) ++now.counts.pageable_copies;
-  if (source.pageable()) {  // the driver takes a copy at once
-    const auto* first = static_cast<const char*>(from);
-    auto staged = std::make_shared<std::vector<char>>(first, first + bytes);
-    now.put(*stream, [=] { std::memcpy(to, staged->data(), staged->size()); }, access);
-  } else {
-    now.put(*stream, [=] { std::memcpy(to, from, bytes); }, access);
-  }
+  // ordinary memory too is read late: the driver takes a copy of it at once only where the device
+  // cannot reach it
+  now.put(*stream, [=] { std::memcpy(to, from, bytes); }, access);
   if (target.pageable()) now.run_until(stream->tail);
   return cudaSuccess;
 }

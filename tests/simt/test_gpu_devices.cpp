@@ -84,7 +84,7 @@ TEST_CASE("weights that have drifted apart are found") {
     const std::vector held{team->bring(other), team->bring(vector)};
     CHECK_NOTHROW(gpu::compare_devices(*team, held));
     const float changed = 4 * 1.0000002f;
-    gpu::copy_to_device(held[1]->at(1) + 3, &changed, 4, team->stream(1));
+    gpu::copy_to_device_now(held[1]->at(1) + 3, &changed, 4, team->stream(1));
     CHECK_THROWS_WITH_AS(gpu::compare_devices(*team, held), doctest::Contains("on device 1"),
                          Error);
   }
