@@ -124,8 +124,9 @@ void Stream::synchronize() const {
   check(cudaStreamSynchronize(get()), "cudaStreamSynchronize");
 }
 
+// Relaxed: a kernel's code may be loaded when it is first launched, which is while it is recorded.
 void Graph::begin(const Stream& stream) {
-  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
+  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeRelaxed),
         "cudaStreamBeginCapture");
 }
 

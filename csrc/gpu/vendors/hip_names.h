@@ -28,7 +28,7 @@
 #define cudaMemAllocationTypePinned hipMemAllocationTypePinned
 #define cudaMemLocationTypeDevice hipMemLocationTypeDevice
 #define cudaMemPoolAttrReleaseThreshold hipMemPoolAttrReleaseThreshold
-#define cudaStreamCaptureModeThreadLocal hipStreamCaptureModeThreadLocal
+#define cudaStreamCaptureModeRelaxed hipStreamCaptureModeRelaxed
 #define cudaStreamNonBlocking hipStreamNonBlocking
 #define cudaSuccess hipSuccess
 
