@@ -92,6 +92,10 @@ void check_devices(const std::vector<int>& devices) {
     if (devices[i] < 0 || devices[i] >= count)
       fail(ErrorKind::runtime, "device",
            "one of " + std::to_string(count) + " " + kVendor + " devices", "'" + name + "'");
+    const DeviceInfo info = device_info(devices[i]);
+    if (!info.usable)
+      fail(ErrorKind::runtime, "device", kNeeded,
+           "'" + name + "' (" + info.name + ", " + info.architecture + ")");
     if (std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
         devices.begin() + static_cast<std::ptrdiff_t>(i))
       fail("device", "every device once", "'" + name + "' twice");

@@ -46,20 +46,24 @@ int device_count() {
 }
 
 DeviceInfo device_info(int device) {
-  const DeviceGuard guard(device);
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   DeviceInfo info;
   info.name = properties.name;
   info.architecture = architecture_name(properties);
+  info.usable = runs_kernels(properties);
   info.warp_size = properties.warpSize;
   info.multiprocessor_count = properties.multiProcessorCount;
   info.shared_bytes = static_cast<std::int64_t>(largest_shared_bytes(properties));
-  std::size_t free_bytes = 0, total_bytes = 0;
-  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  info.free_bytes = static_cast<std::int64_t>(free_bytes);
-  info.total_bytes = static_cast<std::int64_t>(total_bytes);
+  info.total_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
   return info;
+}
+
+std::int64_t free_bytes(int device) {
+  const DeviceGuard guard(device);
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return static_cast<std::int64_t>(free);
 }
 
 bool enable_peer_access(int device, int peer) {

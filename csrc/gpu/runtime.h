@@ -38,16 +38,19 @@ class DeviceGuard {
 struct DeviceInfo {
   std::string name;          // "NVIDIA H200"
   std::string architecture;  // "sm_90", "gfx942:sramecc+:xnack-"
+  bool usable = false;       // it runs our kernels
   int warp_size = 0;
   int multiprocessor_count = 0;
   std::int64_t shared_bytes = 0;  // most that one block may use
-  std::int64_t free_bytes = 0;
   std::int64_t total_bytes = 0;
 };
 
 // Throws with the runtime's reason when there is no usable driver; 0 is never returned.
 int device_count();
+// Takes nothing of the device: others may have it for themselves.
 DeviceInfo device_info(int device);
+// Free memory. From here on this process has some of the device's.
+std::int64_t free_bytes(int device);
 
 // Opens direct copies from `device` to the memory of `peer`; false when the pair has none.
 bool enable_peer_access(int device, int peer);

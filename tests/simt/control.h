@@ -15,6 +15,7 @@ enum class Schedule {
 struct Machine {
   std::uint64_t seed = 0;  // of every order that is left open
   int devices = 1;         // 1 to 4
+  int capability = 9;      // of compute, the first number
   bool peer_access = true;
   std::int64_t memory_bytes = std::int64_t{1} << 32;  // of each device
   Schedule schedule = Schedule::random;

@@ -85,6 +85,10 @@ inline std::string kernel_name(const void* kernel, cudaStream_t) {
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return "warps of " + std::to_string(device.warpSize);
 }
+inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline bool runs_kernels(const cudaDeviceProp& device) {
+  return device.major >= 8;
+}
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;
 }

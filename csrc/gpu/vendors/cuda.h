@@ -93,6 +93,11 @@ cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return "sm_" + std::to_string(device.major * 10 + device.minor);
 }
+// Matrix units for bfloat16 and tf32, asynchronous copies.
+inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline bool runs_kernels(const cudaDeviceProp& device) {
+  return device.major >= 8;
+}
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;
 }

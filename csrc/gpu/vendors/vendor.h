@@ -7,6 +7,7 @@
 //   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
 //   copy16_async, copy_async_commit, copy_async_wait<N>
 //   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h
+//   kNeeded, runs_kernels               what a device must have, and whether it has
 //   pointer_device                      whose memory a pointer points to; -1: no device's
 // and, in mma_<vendor>.h, the tiles of tile_mma.h.
 #pragma once
