@@ -76,10 +76,9 @@ void DeviceExecutor::cut(Session& session, const Plan& plan, std::int64_t budget
 // cut.
 void DeviceExecutor::make_room(Session& session, const Plan& plan) {
   while (session.arena.bytes > arena_.bytes()) {
-    arena_ = DeviceMemory();
     ++arena_generation_;
     try {
-      arena_ = device_->pool.allocate(session.arena.bytes, stream_);
+      device_->pool.renew(arena_, session.arena.bytes, stream_);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::memory) throw;
       cut(session, plan, session.arena.bytes / 2);

@@ -102,6 +102,12 @@ void check_devices(const std::vector<int>& devices) {
   }
 }
 
+// So that copies go directly where they can, else through the host.
+void open_to_each_other(Device& a, Device& b) {
+  if (enable_peer_access(a.index, b.index)) static_cast<void>(b.pool.open_to(a.index));
+  if (enable_peer_access(b.index, a.index)) static_cast<void>(a.pool.open_to(b.index));
+}
+
 }  // namespace
 
 std::shared_ptr<Backend> make_gpu_backend(const std::vector<int>& devices, DType dtype,
@@ -111,11 +117,8 @@ std::shared_ptr<Backend> make_gpu_backend(const std::vector<int>& devices, DType
   for (const int index : devices) {
     opened.push_back(std::make_shared<Device>(index, dtype, max_memory_bytes));
     opened.back()->doors = opened.front()->doors;
-    // copies to and from the first go directly where they can, else through the host
-    if (index != devices[0]) {
-      static_cast<void>(enable_peer_access(devices[0], index));
-      static_cast<void>(enable_peer_access(index, devices[0]));
-    }
+    for (const auto& other : opened)
+      if (other->index != index) open_to_each_other(*other, *opened.back());
   }
   return std::make_shared<GpuBackend>(std::move(opened), dtype);
 }

@@ -72,12 +72,9 @@ bool enable_peer_access(int device, int peer) {
   if (possible == 0) return false;
   const DeviceGuard guard(device);
   const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
-  if (error == cudaErrorPeerAccessAlreadyEnabled) {
-    static_cast<void>(cudaGetLastError());
-    return true;
-  }
-  check(error, "cudaDeviceEnablePeerAccess");
-  return true;
+  static_cast<void>(cudaGetLastError());
+  // or the device has too many peers already
+  return error == cudaSuccess || error == cudaErrorPeerAccessAlreadyEnabled;
 }
 
 namespace {
@@ -225,6 +222,23 @@ DeviceMemory Pool::allocate(std::int64_t bytes, const Stream& stream) {
   state_->used_bytes = used + bytes;
   state_->peak_bytes = std::max(state_->peak_bytes, state_->used_bytes);
   return block;
+}
+
+void Pool::renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream) {
+  block = DeviceMemory();
+  stream.synchronize();  // only what nobody uses any more can be given back
+  trim();
+  block = allocate(bytes, stream);
+}
+
+bool Pool::open_to(int peer) {
+  cudaMemAccessDesc access = {};
+  access.location.type = cudaMemLocationTypeDevice;
+  access.location.id = peer;
+  access.flags = cudaMemAccessFlagsProtReadWrite;
+  const cudaError_t error = cudaMemPoolSetAccess(state_->pool.get(), &access, 1);
+  static_cast<void>(cudaGetLastError());
+  return error == cudaSuccess;
 }
 
 int Pool::device() const {

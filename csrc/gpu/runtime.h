@@ -52,7 +52,8 @@ DeviceInfo device_info(int device);
 // Free memory. From here on this process has some of the device's.
 std::int64_t free_bytes(int device);
 
-// Opens direct copies from `device` to the memory of `peer`; false when the pair has none.
+// Lets `device` reach the memory of `peer`, but for that of pools (see Pool::open_to); false when
+// it cannot.
 bool enable_peer_access(int device, int peer);
 
 // A handle of the runtime and what destroys it, on the device that it belongs to.
@@ -185,6 +186,12 @@ class Pool {
   // Throws ErrorKind::memory that names the request, what is in use and the cap. The stream must
   // outlive the block. 0 bytes: an empty block.
   DeviceMemory allocate(std::int64_t bytes, const Stream& stream);
+  // A larger block instead of another, without holding both at once: what the pool kept of the old
+  // one goes back to the device first.
+  void renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream);
+  // Lets a peer reach the pool's memory, now and later; false when it cannot. Copies between them
+  // are staged by the driver then.
+  bool open_to(int peer);
   int device() const;
   std::int64_t used_bytes() const;  // handed out now
   std::int64_t peak_bytes() const;  // most that ever was

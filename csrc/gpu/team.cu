@@ -247,8 +247,7 @@ void Team::grow(std::vector<DeviceMemory>& memory, std::int64_t bytes) {
     if (memory[d].bytes() >= bytes) continue;
     streams_[d].synchronize();
     recordings_.clear();
-    memory[d] = DeviceMemory();
-    memory[d] = devices_[d]->pool.allocate(2 * bytes, streams_[d]);
+    devices_[d]->pool.renew(memory[d], 2 * bytes, streams_[d]);
   }
 }
 

@@ -41,6 +41,7 @@ struct Counts {
   std::int64_t launches = 0, graph_launches = 0;  // since reset
   std::int64_t copies = 0, allocations = 0;       // since reset
   std::int64_t pageable_copies = 0;               // since reset, from or to ordinary host memory
+  std::int64_t staged_copies = 0;                 // since reset, between devices by way of the host
   std::int64_t bytes_to_devices = 0, bytes_to_host = 0, bytes_among_devices = 0;  // since reset
   std::int64_t live_handles = 0;                 // streams, events, graphs, pools
   std::int64_t live_bytes = 0, live_blocks = 0;  // device and pinned memory

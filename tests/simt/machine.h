@@ -70,6 +70,7 @@ struct Event {
 
 struct MemoryPool {
   int device = 0;
+  unsigned peers = 0;  // that reach it, one bit each
 };
 
 struct Allocation {
@@ -80,6 +81,7 @@ struct Allocation {
   bool live = true;      // reached by its stream
   bool freed = false;    // its end is on the way
   bool visible = false;  // not poisoned
+  unsigned peers = 0;    // that reached its pool when it was allocated
 };
 
 // MARKETPLACE_SIMT_SEED, _DEVICES, _PEERS, _MEMORY: for programs that cannot call reset().

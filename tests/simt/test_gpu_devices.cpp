@@ -57,6 +57,7 @@ TEST_CASE("two and four devices, with peer access and without, give the bits of 
       simt::reset(wanted);
       const SmallBatch dense;
       compare_devices(dense_models(), {3, 3, 4}, dense.batch(), dense.labels(), devices);
+      CHECK((simt::counts().staged_copies == 0) == peers);
       const Images images;
       for (const bool batch_norm : {false, true})
         compare_devices(image_models(batch_norm), {3, 5}, images.batch(), images.labels(), devices);
