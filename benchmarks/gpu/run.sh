@@ -62,7 +62,8 @@ grep -q "$device" "$out/info.log" || failed+=("info: no $device")
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # others' plugins warn, and our tests take warnings for errors
 workers=$(python -c 'import xdist; print("-p xdist.plugin -n 8")' 2>/dev/null)
 pytest=(python -m pytest -q -p no:cacheprovider -o faulthandler_timeout=60)
-part tests_gpu 60 "${pytest[@]}" $workers tests/test_gpu.py tests/test_gpu_node.py tests/test_fused_step.py
+part tests_gpu 60 "${pytest[@]}" $workers tests/test_gpu.py tests/test_gpu_node.py tests/test_fused_step.py \
+  tests/test_interop_guide.py
 part tests 150 "${pytest[@]}" -m "not slow" $workers tests
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
