@@ -42,7 +42,7 @@ endfunction()
 # which need no pass per chip, <vendor>_link.
 function(marketplace_gpu_commands)
   set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -I "${PROJECT_SOURCE_DIR}/csrc"
-      -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
+      -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
     list(APPEND cuda -Xcompiler -Wno-restrict)  # false alarms, see warnings.cmake
   endif()

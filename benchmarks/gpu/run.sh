@@ -7,8 +7,10 @@
 #
 # Works without network: it takes Python's packages (numpy, safetensors, tqdm, scikit-build-core, pybind11,
 # pytest, hypothesis; torch and jax for the comparison) from the interpreter that $PYTHON names, python3
-# if none. A part that fails or runs out of time is reported and does not keep the others from running.
+# if none, and the compiler from the path or where vendors install theirs. A part that fails or runs out of
+# time is reported and does not keep the others from running.
 set -uo pipefail
+limit=530 # seconds for everything
 out=$(realpath -m "${1:-gpu-results}") device=${2:-cuda:0}
 kind=${device%%:*}
 cd "$(dirname "$0")/../.."
@@ -18,40 +20,55 @@ trap 'rm -rf "$work"' EXIT
 failed=()
 
 part() { # part NAME SECONDS COMMAND...: run, keep the log, say how it went
-  local name=$1 seconds=$2 start=$SECONDS status
+  local name=$1 seconds=$2 start=$SECONDS left=$((limit - SECONDS)) status
   shift 2
-  timeout --kill-after=5 "$seconds" "$@" >"$out/$name.log" 2>&1 && status=ok || status="FAILED ($?)"
+  if [ "$left" -lt 5 ]; then
+    echo "== $name: no time left"
+    failed+=("$name: no time left")
+    return
+  fi
+  [ "$seconds" -le "$left" ] || seconds=$left
+  # interrupted, pytest still says what failed before
+  timeout --signal=INT --kill-after=5 "$seconds" "$@" >"$out/$name.log" 2>&1 && status=ok || status="FAILED ($?)"
   [ "$status" = ok ] || failed+=("$name")
   echo "== $name: $status, $((SECONDS - start)) s"
   tail -n 25 "$out/$name.log"
 }
 
+export PATH="$PATH:/usr/local/cuda/bin:/opt/rocm/bin"
+# for this chip alone; for all that we name where it does not say which it is
 if [ "$kind" = cuda ]; then
-  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
-  backend="-DMARKETPLACE_CUDA=ON -DMARKETPLACE_HIP=OFF -DMARKETPLACE_CUDA_ARCHITECTURES=$capability"
-  nvidia-smi >"$out/machine.log"
+  chip=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -cd 0-9)
+  backend="-DMARKETPLACE_CUDA=ON -DMARKETPLACE_HIP=OFF ${chip:+-DMARKETPLACE_CUDA_ARCHITECTURES=$chip}"
+  { nvidia-smi; nvcc --version; } >"$out/machine.log" 2>&1
 else
   chip=$(rocminfo | grep -om 1 'gfx[0-9a-f]*')
-  backend="-DMARKETPLACE_CUDA=OFF -DMARKETPLACE_HIP=ON -DMARKETPLACE_HIP_ARCHITECTURES=$chip"
-  rocm-smi >"$out/machine.log"
+  backend="-DMARKETPLACE_CUDA=OFF -DMARKETPLACE_HIP=ON ${chip:+-DMARKETPLACE_HIP_ARCHITECTURES=$chip}"
+  { rocm-smi; hipcc --version; } >"$out/machine.log" 2>&1
 fi
-"${PYTHON:-python3}" -m venv --system-site-packages "$work/venv"
+# without a pip of its own, which not every Python has at hand: the interpreter's will do
+"${PYTHON:-python3}" -m venv --system-site-packages --without-pip "$work/venv"
 # a virtual environment of one that is itself virtual would not see its packages
 "${PYTHON:-python3}" -c 'import site; print("\n".join(site.getsitepackages()))' \
   >"$(echo "$work"/venv/lib/python3*/site-packages)/outer.pth"
 export PATH="$work/venv/bin:$PATH" PYTHONUNBUFFERED=1 CMAKE_ARGS="$backend"
+export XLA_PYTHON_CLIENT_PREALLOCATE=false # or JAX takes three quarters of the memory for itself
 
-part build 120 pip install --no-build-isolation --no-deps --no-index .
-part info 10 python -m marketplace info
+part build 120 python -m pip install --no-build-isolation --no-deps --no-index .
+part info 20 python -m marketplace info
 grep -q "$device" "$out/info.log" || failed+=("info: no $device")
 
 # "auto" is this device: what the tests do not ask for by name runs on it
-workers=$(python -c 'import xdist; print("-n 8")' 2>/dev/null)
-part tests 150 python -m pytest -q -p no:cacheprovider -m "not slow" $workers tests
+export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # others' plugins warn, and our tests take warnings for errors
+workers=$(python -c 'import xdist; print("-p xdist.plugin -n 8")' 2>/dev/null)
+pytest=(python -m pytest -q -p no:cacheprovider -o faulthandler_timeout=60)
+part tests_gpu 60 "${pytest[@]}" $workers tests/test_gpu.py tests/test_gpu_node.py tests/test_fused_step.py \
+  tests/test_interop_guide.py
+part tests 150 "${pytest[@]}" -m "not slow" $workers tests
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     part "sanitizer_$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 9 --target-processes all \
-      python -m pytest -q -p no:cacheprovider tests/test_gpu.py -k a_run_like_the_cpu
+      "${pytest[@]}" tests/test_gpu.py -k a_run_like_the_cpu
   done
 fi
 

@@ -16,7 +16,7 @@ struct Device {
       : index(number),
         dtype(compute),
         info(device_info(number)),
-        pool(number, max_bytes > 0 ? max_bytes : info.free_bytes / 10 * 9) {}
+        pool(number, max_bytes > 0 ? max_bytes : free_bytes(number) / 10 * 9) {}
 
   // Bytes that may be allocated in addition to those in use.
   std::int64_t budget() const { return pool.max_bytes() - pool.used_bytes(); }

@@ -40,8 +40,7 @@ void DeviceExecutor::upload_constants() {
   }
   const auto bytes = static_cast<std::int64_t>(block.size());
   constants_ = device_->pool.allocate(bytes, stream_);
-  copy_to_device(constants_.get(), block.data(), bytes, stream_);
-  stream_.synchronize();  // the block ends here
+  copy_to_device_now(constants_.get(), block.data(), bytes, stream_);
 }
 
 // Finds the session of such a call, or makes one; it is the first of the list then.
@@ -68,8 +67,7 @@ void DeviceExecutor::cut(Session& session, const Plan& plan, std::int64_t budget
   session.schedule = make_schedule(plan, session.cut.rows, session.signature.leaders);
   const auto bytes = static_cast<std::int64_t>(session.schedule.table.size()) * 4;
   session.table = device_->pool.allocate(bytes, stream_);
-  copy_to_device(session.table.get(), session.schedule.table.data(), bytes, stream_);
-  stream_.synchronize();  // the table may move
+  copy_to_device_now(session.table.get(), session.schedule.table.data(), bytes, stream_);
   session.graph = Graph();
   session.number = unique_number();
 }
@@ -78,10 +76,9 @@ void DeviceExecutor::cut(Session& session, const Plan& plan, std::int64_t budget
 // cut.
 void DeviceExecutor::make_room(Session& session, const Plan& plan) {
   while (session.arena.bytes > arena_.bytes()) {
-    arena_ = DeviceMemory();
     ++arena_generation_;
     try {
-      arena_ = device_->pool.allocate(session.arena.bytes, stream_);
+      device_->pool.renew(arena_, session.arena.bytes, stream_);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::memory) throw;
       cut(session, plan, session.arena.bytes / 2);

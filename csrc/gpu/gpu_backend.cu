@@ -92,10 +92,20 @@ void check_devices(const std::vector<int>& devices) {
     if (devices[i] < 0 || devices[i] >= count)
       fail(ErrorKind::runtime, "device",
            "one of " + std::to_string(count) + " " + kVendor + " devices", "'" + name + "'");
+    const DeviceInfo info = device_info(devices[i]);
+    if (!info.usable)
+      fail(ErrorKind::runtime, "device", kNeeded,
+           "'" + name + "' (" + info.name + ", " + info.architecture + ")");
     if (std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
         devices.begin() + static_cast<std::ptrdiff_t>(i))
       fail("device", "every device once", "'" + name + "' twice");
   }
+}
+
+// So that copies go directly where they can, else through the host.
+void open_to_each_other(Device& a, Device& b) {
+  if (enable_peer_access(a.index, b.index)) static_cast<void>(b.pool.open_to(a.index));
+  if (enable_peer_access(b.index, a.index)) static_cast<void>(a.pool.open_to(b.index));
 }
 
 }  // namespace
@@ -107,11 +117,8 @@ std::shared_ptr<Backend> make_gpu_backend(const std::vector<int>& devices, DType
   for (const int index : devices) {
     opened.push_back(std::make_shared<Device>(index, dtype, max_memory_bytes));
     opened.back()->doors = opened.front()->doors;
-    // copies to and from the first go directly where they can, else through the host
-    if (index != devices[0]) {
-      static_cast<void>(enable_peer_access(devices[0], index));
-      static_cast<void>(enable_peer_access(index, devices[0]));
-    }
+    for (const auto& other : opened)
+      if (other->index != index) open_to_each_other(*other, *opened.back());
   }
   return std::make_shared<GpuBackend>(std::move(opened), dtype);
 }

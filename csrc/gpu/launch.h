@@ -20,6 +20,9 @@ struct Block {
   unsigned x = 1;
 };
 
+// Of all parameters together, on every chip and driver.
+constexpr std::size_t kMostArgumentBytes = 4096;
+
 // Arguments are converted to the kernel's parameter types and copied here and now; what pointers
 // point to must live until the stream has come that far. An empty grid starts nothing.
 template <class... P, class... A>
@@ -27,6 +30,7 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
             const Stream& stream, const A&... arguments) {
   static_assert(sizeof...(P) == sizeof...(A), "launch: one argument for each kernel parameter");
   static_assert((!std::is_reference_v<P> && ...), "launch: kernel parameters are values");
+  static_assert((sizeof(P) + ... + 0) <= kMostArgumentBytes, "launch: too many arguments");
   if (grid.x == 0) return;
   const void* symbol = reinterpret_cast<const void*>(kernel);
   if (grid.x < 0 || grid.x > INT32_MAX)
@@ -34,7 +38,7 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
          std::to_string(grid.x));
   const DeviceGuard guard(stream.device());  // a stream takes kernels on its own device alone
   const auto bytes = static_cast<std::size_t>(shared_bytes);
-  cudaError_t error = allow_dynamic_shared(symbol, bytes);
+  cudaError_t error = bytes == 0 ? cudaSuccess : allow_dynamic_shared(symbol, bytes);
   if (error == cudaSuccess) {
     std::tuple<P...> values(static_cast<P>(arguments)...);
     error = launch_kernel(kernel, dim3(static_cast<unsigned>(grid.x)), dim3(block.x), bytes,

@@ -32,8 +32,7 @@ template <class T>
 DeviceMemory bring(Device& device, const std::vector<T>& values, const Stream& stream) {
   const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
   DeviceMemory memory = device.pool.allocate(bytes, stream);
-  copy_to_device(memory.get(), values.data(), bytes, stream);
-  stream.synchronize();
+  copy_to_device_now(memory.get(), values.data(), bytes, stream);
   return memory;
 }
 

@@ -1,4 +1,5 @@
 // What the core finds in this plugin; see plugin.h.
+#include "core/error.h"
 #include "gpu/gpu_backend.h"
 #include "gpu/runtime.h"
 #include "plugin.h"
@@ -6,14 +7,18 @@
 namespace marketplace::gpu {
 namespace {
 
+// Throws where none can be used, so that "auto" does not choose one of them.
 std::vector<PluginDevice> devices() {
   std::vector<PluginDevice> found;
+  bool usable = false;
   for (int i = 0; i < device_count(); ++i) {
     const DeviceInfo info = device_info(i);
+    usable = usable || info.usable;
     found.push_back({info.name + ", " + info.architecture + ", " +
                      std::to_string(info.multiprocessor_count) + " multiprocessors, " +
                      std::to_string(info.total_bytes >> 30) + " GiB"});
   }
+  if (!usable) fail(ErrorKind::runtime, "devices", kNeeded, found.front().description);
   return found;
 }
 

@@ -11,6 +11,7 @@ namespace marketplace::gpu {
 
 void check(cudaError_t error, std::string_view what) {
   if (error == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // so that nobody takes it for their own call's
   const ErrorKind kind =
       error == cudaErrorMemoryAllocation ? ErrorKind::memory : ErrorKind::runtime;
   fail(kind, std::string(what), "success",
@@ -26,9 +27,7 @@ std::string readable_kernel_name(const void* kernel, cudaStream_t stream) {
 }
 
 void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream) {
-  if (error == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());  // so that the next call does not report it again
-  check(error, readable_kernel_name(kernel, stream));
+  if (error != cudaSuccess) check(error, readable_kernel_name(kernel, stream));
 }
 
 DeviceGuard::DeviceGuard(int device) : device_(device) {
@@ -41,28 +40,30 @@ DeviceGuard::~DeviceGuard() {
 
 int device_count() {
   int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  static_cast<void>(cudaGetLastError());
-  check(error, "devices");
+  check(cudaGetDeviceCount(&count), "devices");
   if (count == 0) fail(ErrorKind::runtime, "devices", "at least one", "none");
   return count;
 }
 
 DeviceInfo device_info(int device) {
-  const DeviceGuard guard(device);
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
   DeviceInfo info;
   info.name = properties.name;
   info.architecture = architecture_name(properties);
+  info.usable = runs_kernels(properties);
   info.warp_size = properties.warpSize;
   info.multiprocessor_count = properties.multiProcessorCount;
   info.shared_bytes = static_cast<std::int64_t>(largest_shared_bytes(properties));
-  std::size_t free_bytes = 0, total_bytes = 0;
-  check(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-  info.free_bytes = static_cast<std::int64_t>(free_bytes);
-  info.total_bytes = static_cast<std::int64_t>(total_bytes);
+  info.total_bytes = static_cast<std::int64_t>(properties.totalGlobalMem);
   return info;
+}
+
+std::int64_t free_bytes(int device) {
+  const DeviceGuard guard(device);
+  std::size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return static_cast<std::int64_t>(free);
 }
 
 bool enable_peer_access(int device, int peer) {
@@ -71,12 +72,9 @@ bool enable_peer_access(int device, int peer) {
   if (possible == 0) return false;
   const DeviceGuard guard(device);
   const cudaError_t error = cudaDeviceEnablePeerAccess(peer, 0);
-  if (error == cudaErrorPeerAccessAlreadyEnabled) {
-    static_cast<void>(cudaGetLastError());
-    return true;
-  }
-  check(error, "cudaDeviceEnablePeerAccess");
-  return true;
+  static_cast<void>(cudaGetLastError());
+  // or the device has too many peers already
+  return error == cudaSuccess || error == cudaErrorPeerAccessAlreadyEnabled;
 }
 
 namespace {
@@ -127,8 +125,9 @@ void Stream::synchronize() const {
   check(cudaStreamSynchronize(get()), "cudaStreamSynchronize");
 }
 
+// Relaxed: a kernel's code may be loaded when it is first launched, which is while it is recorded.
 void Graph::begin(const Stream& stream) {
-  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal),
+  check(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeRelaxed),
         "cudaStreamBeginCapture");
 }
 
@@ -225,6 +224,23 @@ DeviceMemory Pool::allocate(std::int64_t bytes, const Stream& stream) {
   return block;
 }
 
+void Pool::renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream) {
+  block = DeviceMemory();
+  stream.synchronize();  // only what nobody uses any more can be given back
+  trim();
+  block = allocate(bytes, stream);
+}
+
+bool Pool::open_to(int peer) {
+  cudaMemAccessDesc access = {};
+  access.location.type = cudaMemLocationTypeDevice;
+  access.location.id = peer;
+  access.flags = cudaMemAccessFlagsProtReadWrite;
+  const cudaError_t error = cudaMemPoolSetAccess(state_->pool.get(), &access, 1);
+  static_cast<void>(cudaGetLastError());
+  return error == cudaSuccess;
+}
+
 int Pool::device() const {
   return state_->device;
 }
@@ -272,6 +288,10 @@ PinnedMemory::PinnedMemory(std::int64_t bytes) : bytes_(bytes) {
 
 void copy_to_device(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
   copy(to, from, bytes, cudaMemcpyHostToDevice, stream);
+}
+void copy_to_device_now(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
+  copy_to_device(to, from, bytes, stream);
+  stream.synchronize();
 }
 void copy_to_host(void* to, const void* from, std::int64_t bytes, const Stream& stream) {
   copy(to, from, bytes, cudaMemcpyDeviceToHost, stream);

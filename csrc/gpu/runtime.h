@@ -14,9 +14,10 @@
 
 namespace marketplace::gpu {
 
-// Throws what the runtime reported for the call or kernel `what`.
+// Throws what the runtime reported for the call or kernel `what`; it is then no longer the last
+// error.
 void check(cudaError_t error, std::string_view what);
-// The same for a kernel that could not be started; `error` is then no longer the last error.
+// The same for a kernel that could not be started.
 void check_launch(cudaError_t error, const void* kernel, cudaStream_t stream);
 // A kernel's name as in its source.
 std::string readable_kernel_name(const void* kernel, cudaStream_t stream);
@@ -37,18 +38,22 @@ class DeviceGuard {
 struct DeviceInfo {
   std::string name;          // "NVIDIA H200"
   std::string architecture;  // "sm_90", "gfx942:sramecc+:xnack-"
+  bool usable = false;       // it runs our kernels
   int warp_size = 0;
   int multiprocessor_count = 0;
   std::int64_t shared_bytes = 0;  // most that one block may use
-  std::int64_t free_bytes = 0;
   std::int64_t total_bytes = 0;
 };
 
 // Throws with the runtime's reason when there is no usable driver; 0 is never returned.
 int device_count();
+// Takes nothing of the device: others may have it for themselves.
 DeviceInfo device_info(int device);
+// Free memory. From here on this process has some of the device's.
+std::int64_t free_bytes(int device);
 
-// Opens direct copies from `device` to the memory of `peer`; false when the pair has none.
+// Lets `device` reach the memory of `peer`, but for that of pools (see Pool::open_to); false when
+// it cannot.
 bool enable_peer_access(int device, int peer);
 
 // A handle of the runtime and what destroys it, on the device that it belongs to.
@@ -181,6 +186,12 @@ class Pool {
   // Throws ErrorKind::memory that names the request, what is in use and the cap. The stream must
   // outlive the block. 0 bytes: an empty block.
   DeviceMemory allocate(std::int64_t bytes, const Stream& stream);
+  // A larger block instead of another, without holding both at once: what the pool kept of the old
+  // one goes back to the device first.
+  void renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream);
+  // Lets a peer reach the pool's memory, now and later; false when it cannot. Copies between them
+  // are staged by the driver then.
+  bool open_to(int peer);
   int device() const;
   std::int64_t used_bytes() const;  // handed out now
   std::int64_t peak_bytes() const;  // most that ever was
@@ -214,14 +225,16 @@ class PinnedMemory {
   std::int64_t bytes_ = 0;
 };
 
-// All asynchronous on `stream`; host memory that is not pinned is read before, or written when,
-// they return.
+// All asynchronous on `stream`; host memory is read and written when the stream comes to it. (Where
+// it is not pinned this may be at once or not: it depends on the machine.)
 void copy_to_device(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void copy_to_host(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void copy_on_device(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 // Directly where the pair has peer access, else staged by the driver.
 void copy_peer(void* to, int to_device, const void* from, int from_device, std::int64_t bytes,
                const Stream& stream);
+// From host memory that need not outlive the call: waits for the stream.
+void copy_to_device_now(void* to, const void* from, std::int64_t bytes, const Stream& stream);
 void fill_bytes(void* to, int value, std::int64_t bytes, const Stream& stream);
 
 }  // namespace marketplace::gpu

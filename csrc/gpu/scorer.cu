@@ -25,8 +25,8 @@ Scorer::Scorer(std::shared_ptr<Team> team, Scoring scoring, const std::vector<Pa
   for (std::size_t d = 0; d < team_->size(); ++d) {
     const Stream& stream = team_->stream(d);
     memory_.push_back(team_->device(d)->pool.allocate(extent.bytes(), stream));
-    copy_to_device(memory_[d].get(), tables.data(), static_cast<std::int64_t>(tables.size()),
-                   stream);
+    copy_to_device_now(memory_[d].get(), tables.data(), static_cast<std::int64_t>(tables.size()),
+                       stream);
   }
 }
 

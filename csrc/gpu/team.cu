@@ -82,7 +82,7 @@ void Team::upload(const Vector& vector, Resident& resident) {
     for (std::size_t d = 0; d < size(); ++d) fill_bytes(resident.at(d), 0, bytes, streams_[d]);
     std::fill(resident.valid_.begin(), resident.valid_.end(), 1);
   } else {
-    copy_to_device(resident.at(0), vector.data(), bytes, streams_[0]);
+    copy_to_device_now(resident.at(0), vector.data(), bytes, streams_[0]);
     resident.valid_[0] = 1;
   }
   vector.now_newest(resident);
@@ -247,8 +247,7 @@ void Team::grow(std::vector<DeviceMemory>& memory, std::int64_t bytes) {
     if (memory[d].bytes() >= bytes) continue;
     streams_[d].synchronize();
     recordings_.clear();
-    memory[d] = DeviceMemory();
-    memory[d] = devices_[d]->pool.allocate(2 * bytes, streams_[d]);
+    devices_[d]->pool.renew(memory[d], 2 * bytes, streams_[d]);
   }
 }
 

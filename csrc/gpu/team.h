@@ -35,15 +35,15 @@ class Resident : public Vector::Copy {
   float* at(std::size_t device) const { return memory_[device].get<float>(); }
   std::int64_t count() const { return count_; }
   void read(float* out) const override;
-
-  DeltaTables deltas;  // beside a model's weights
+  DeltaTables& deltas() { return deltas_; }  // beside a model's weights
 
  private:
   friend class Team;
   std::size_t source() const;  // the first device whose values count
 
-  std::shared_ptr<Team> team_;
+  std::shared_ptr<Team> team_;  // its streams outlive the memory
   std::int64_t count_;
+  DeltaTables deltas_;
   std::vector<DeviceMemory> memory_;  // per device, empty before first use
   std::vector<char> valid_;           // per device, whether it came through the last change
   bool written_ = false;              // by work that has been gathered only

@@ -27,7 +27,7 @@ const T* as(const std::byte* bytes) {
 void zero(Team& team, Vector& out) {
   const auto target = team.overwrite(out);
   Task task;
-  task.key = {kZero};
+  task.key = {kZero, static_cast<std::uint64_t>(target->count())};
   task.vectors = {target};
   task.launch = [=](const OnDevice& place) {
     fill_bytes(target->at(place.device), 0, target->count() * 4, place.stream);
@@ -47,7 +47,7 @@ void make_tables(Team& team, const Model& model, DeltaTables& tables) {
   for (std::size_t d = 0; d < team.size(); ++d) {
     const auto bytes = static_cast<std::int64_t>(block.size());
     memory.push_back(team.device(d)->pool.allocate(bytes, team.stream(d)));
-    copy_to_device(memory.back().get(), block.data(), bytes, team.stream(d));
+    copy_to_device_now(memory.back().get(), block.data(), bytes, team.stream(d));
   }
   tables.tile_count = static_cast<std::int64_t>(table.tiles.size());
   tables.memory = std::move(memory);
@@ -72,25 +72,25 @@ std::int64_t vendor_count(const VendorWeights& seeded) {
 void combine_seeded(Team& team, const Model& model, std::vector<std::byte> arguments,
                     std::int64_t vendors, const std::vector<const float*>& there, Vector& out) {
   const auto base = team.resident(model.weights()), target = team.overwrite(out);
-  make_tables(team, model, base->deltas);
+  make_tables(team, model, base->deltas());
   Task task;
   task.key = {kCombine, static_cast<std::uint64_t>(vendors)};
-  for (const DeviceMemory& memory : base->deltas.memory)
+  for (const DeviceMemory& memory : base->deltas().memory)
     task.key.push_back(reinterpret_cast<std::uintptr_t>(memory.get()));
   for (const float* place : there) task.key.push_back(reinterpret_cast<std::uintptr_t>(place));
-  task.key.push_back(static_cast<std::uint64_t>(base->deltas.tile_count));
+  task.key.push_back(static_cast<std::uint64_t>(base->deltas().tile_count));
   task.vectors = {target};
   task.arguments = std::move(arguments);
   task.launch = [=](const OnDevice& place) {
-    const auto* table = base->deltas.memory[place.device].get<std::byte>();
+    const auto* table = base->deltas().memory[place.device].get<std::byte>();
     CombineArgs args;
     args.seeds = as<std::uint64_t>(place.arguments);
     args.amplitudes = as<float>(place.arguments + vendors * 8);
     args.coefficients = there.empty() ? args.amplitudes + vendors : there[place.device];
     args.vendors = vendors;
-    args.parameters = as<Parameter>(table + base->deltas.parameters_at);
+    args.parameters = as<Parameter>(table + base->deltas().parameters_at);
     args.tiles = as<RandomTile>(table);
-    args.tile_count = base->deltas.tile_count;
+    args.tile_count = base->deltas().tile_count;
     args.out = target->at(place.device);
     combine_gpu(args, place.stream);
   };

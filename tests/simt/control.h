@@ -15,6 +15,7 @@ enum class Schedule {
 struct Machine {
   std::uint64_t seed = 0;  // of every order that is left open
   int devices = 1;         // 1 to 4
+  int capability = 9;      // of compute, the first number
   bool peer_access = true;
   std::int64_t memory_bytes = std::int64_t{1} << 32;  // of each device
   Schedule schedule = Schedule::random;
@@ -40,6 +41,7 @@ struct Counts {
   std::int64_t launches = 0, graph_launches = 0;  // since reset
   std::int64_t copies = 0, allocations = 0;       // since reset
   std::int64_t pageable_copies = 0;               // since reset, from or to ordinary host memory
+  std::int64_t staged_copies = 0;                 // since reset, between devices by way of the host
   std::int64_t bytes_to_devices = 0, bytes_to_host = 0, bytes_among_devices = 0;  // since reset
   std::int64_t live_handles = 0;                 // streams, events, graphs, pools
   std::int64_t live_bytes = 0, live_blocks = 0;  // device and pinned memory

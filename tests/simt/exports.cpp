@@ -64,8 +64,8 @@ SIMT_EXPORT int simt_synchronize(int device, cudaStream_t stream) {
   const Current current(device);
   return cudaStreamSynchronize(stream);
 }
-// `stream` is a handle, 0, 1 and 2 included. Host memory is read at once, written before it
-// returns.
+// `stream` is a handle, 0, 1 and 2 included. Host memory is read when the stream comes to it,
+// written before it returns.
 SIMT_EXPORT int simt_copy(int device, void* to, const void* from, std::size_t bytes,
                           cudaStream_t stream) {
   const Current current(device);

@@ -275,7 +275,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     // the limits of an H200 with warps of 32, of an MI300 with warps of 64
     const bool wide = simt::kWarpSize == 64;
     *properties = {"SIMT emulation on the CPU",
-                   0,
+                   now.machine.capability,
                    0,
                    simt::kWarpSize,
                    4,

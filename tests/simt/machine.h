@@ -70,6 +70,7 @@ struct Event {
 
 struct MemoryPool {
   int device = 0;
+  unsigned peers = 0;  // that reach it, one bit each
 };
 
 struct Allocation {
@@ -80,6 +81,7 @@ struct Allocation {
   bool live = true;      // reached by its stream
   bool freed = false;    // its end is on the way
   bool visible = false;  // not poisoned
+  unsigned peers = 0;    // that reached its pool when it was allocated
 };
 
 // MARKETPLACE_SIMT_SEED, _DEVICES, _PEERS, _MEMORY: for programs that cannot call reset().
@@ -132,7 +134,7 @@ class State {
   std::array<std::array<bool, kMaxDevices>, kMaxDevices> peers = {};
   std::array<Stream, kMaxDevices> default_streams;  // handles 0 and 1
   std::array<Stream, kMaxDevices> thread_streams;   // handle 2; one thread's, all threads'
-  std::map<const void*, std::size_t> shared_limits;
+  std::map<std::pair<const void*, int>, std::size_t> shared_limits;  // of a kernel on a device
   std::set<const void*> handles;
   std::set<Stream*> streams;
   std::map<std::uintptr_t, Allocation> memory;

@@ -54,6 +54,12 @@ struct End {
   unsigned device_bit() const { return on_device() ? 1u << block->device : 0u; }
 };
 
+// Whether a device can copy to and from a block itself.
+bool reaches(const State& now, int device, const Allocation& block) {
+  if (device == block.device) return true;
+  return block.pooled ? (block.peers >> device & 1) != 0 : now.peers[device][block.device];
+}
+
 bool matches(cudaMemcpyKind kind, const End& to, const End& from) {
   switch (kind) {
     case cudaMemcpyHostToHost: return !to.on_device() && !from.on_device();
@@ -105,13 +111,9 @@ cudaError_t copy(State& now, void* to, const void* from, std::size_t bytes, cuda
   }
   count();
   if (pageable) ++now.counts.pageable_copies;
-  if (source.pageable()) {  // the driver takes a copy at once
-    const auto* first = static_cast<const char*>(from);
-    auto staged = std::make_shared<std::vector<char>>(first, first + bytes);
-    now.put(*stream, [=] { std::memcpy(to, staged->data(), staged->size()); }, access);
-  } else {
-    now.put(*stream, [=] { std::memcpy(to, from, bytes); }, access);
-  }
+  // ordinary memory too is read late: the driver takes a copy of it at once only where the device
+  // cannot reach it
+  now.put(*stream, [=] { std::memcpy(to, from, bytes); }, access);
   if (target.pageable()) now.run_until(stream->tail);
   return cudaSuccess;
 }
@@ -140,7 +142,9 @@ cudaError_t cudaMallocFromPoolAsync(void** data, std::size_t bytes, cudaMemPool_
                                     cudaStream_t stream) {
   return call([&](State& now) {
     if (!now.knows(pool)) return cudaErrorInvalidResourceHandle;
-    return allocate_in_order(now, data, bytes, pool->device, stream);
+    const cudaError_t error = allocate_in_order(now, data, bytes, pool->device, stream);
+    if (error == cudaSuccess) now.find(*data, bytes)->peers = pool->peers;
+    return error;
   });
 }
 
@@ -195,6 +199,19 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr, void*) 
   return call(
       [&](State& now) { return now.knows(pool) ? cudaSuccess : cudaErrorInvalidResourceHandle; });
 }
+cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc* access,
+                                 std::size_t count) {
+  return call([&](State& now) {
+    if (!now.knows(pool)) return cudaErrorInvalidResourceHandle;
+    for (std::size_t i = 0; i < count; ++i) {
+      const int peer = access[i].location.id;
+      if (!now.machine.peer_access || peer < 0 || peer >= now.machine.devices)
+        return cudaErrorInvalidDevice;
+      pool->peers |= 1u << peer;
+    }
+    return cudaSuccess;
+  });
+}
 cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, std::size_t) {
   return cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, nullptr);
 }
@@ -211,6 +228,8 @@ cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int f
     if (target == nullptr || source == nullptr || target->device != to_device ||
         source->device != from_device)
       return cudaErrorInvalidValue;
+    if (!reaches(now, from_device, *target) && !reaches(now, to_device, *source))
+      ++now.counts.staged_copies;
     return copy(now, to, from, bytes, cudaMemcpyDeviceToDevice, stream);
   });
 }

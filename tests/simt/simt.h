@@ -75,7 +75,7 @@ void copy_async_wait() {
 }
 
 inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
-  return bytes <= 48 * 1024 ? cudaSuccess : simt::allow_shared(kernel, bytes);
+  return simt::allow_shared(kernel, bytes);
 }
 
 template <class... P>
@@ -98,6 +98,10 @@ inline std::string kernel_name(const void* kernel, cudaStream_t) {
 
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return "warps of " + std::to_string(device.warpSize);
+}
+inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline bool runs_kernels(const cudaDeviceProp& device) {
+  return device.major >= 8;
 }
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;

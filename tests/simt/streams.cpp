@@ -30,8 +30,8 @@ cudaError_t check_launch(State& now, const Launch& work, const Stream& stream) {
   if (threads < 1 || threads > 1024 || grid.x < 1 || grid.y < 1 || grid.z < 1 ||
       grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535)
     return cudaErrorInvalidConfiguration;
-  const auto allowed = now.shared_limits.find(work.kernel);
-  const std::size_t limit = allowed == now.shared_limits.end() ? 48 * 1024 : allowed->second;
+  const auto allowed = now.shared_limits.find({work.kernel, stream.device});
+  const std::size_t limit = allowed == now.shared_limits.end() ? 0 : allowed->second;
   if (work.shared_bytes > limit) return cudaErrorInvalidValue;
   return fails_now(now.launch_to_fail) ? cudaErrorLaunchOutOfResources : cudaSuccess;
 }
@@ -63,7 +63,7 @@ cudaError_t allow_shared(const void* kernel, std::size_t bytes) {
   if (error != cudaSuccess) return error;
   return call([&](State& now) {
     if (bytes > properties.sharedMemPerBlockOptin) return cudaErrorInvalidValue;
-    now.shared_limits[kernel] = std::max<std::size_t>(bytes, 48 * 1024);
+    now.shared_limits[{kernel, current_device()}] = bytes;
     return cudaSuccess;
   });
 }

@@ -1,4 +1,5 @@
 // Devices, memory, launches, and the failures that tests ask for.
+#include "gpu/gpu_backend.h"
 #include "testing.h"
 
 namespace marketplace::gpu {
@@ -22,9 +23,20 @@ TEST_CASE("what a device says of itself") {
   const DeviceInfo info = device_info(1);
   CHECK(info.warp_size == kWarpSize);
   CHECK(info.total_bytes == 1000);
-  CHECK(info.free_bytes == 700);
-  CHECK(device_info(0).free_bytes == 1000);
+  CHECK(free_bytes(1) == 700);
+  CHECK(free_bytes(0) == 1000);
   CHECK_THROWS_AS(device_info(3), Error);
+}
+
+TEST_CASE("a device too old for the kernels is refused by its name") {
+  simt::Machine old = machine(0);
+  old.capability = 7;
+  simt::reset(old);
+  CHECK(error_of([] { make_gpu_backend({0}, DType::float32, 0); }) ==
+        "device: expected compute capability 8.0 or more, received 'cuda:0' (SIMT emulation on the "
+        "CPU, warps of " +
+            std::to_string(kWarpSize) + ")");
+  simt::reset({});
 }
 
 TEST_CASE("host code cannot touch device memory") {

@@ -80,6 +80,7 @@ TEST_CASE("two and four devices, with peer access and without, give the bits of 
       wanted.peer_access = peers;
       simt::reset(wanted);
       check_same(answers_of_all(devices), expected);
+      CHECK((simt::counts().staged_copies == 0) == peers);
     }
   simt::reset(machine(1));
 }
@@ -105,7 +106,7 @@ TEST_CASE("weights that have drifted apart are found") {
     const std::vector held{team->bring(other), team->bring(vector)};
     CHECK_NOTHROW(gpu::compare_devices(*team, held));
     const float changed = 4 * 1.0000002f;
-    gpu::copy_to_device(held[1]->at(1) + 3, &changed, 4, team->stream(1));
+    gpu::copy_to_device_now(held[1]->at(1) + 3, &changed, 4, team->stream(1));
     CHECK_THROWS_WITH_AS(gpu::compare_devices(*team, held), doctest::Contains("on device 1"),
                          Error);
   }

@@ -33,6 +33,28 @@ std::vector<std::vector<Vector>> undisturbed(int steps) {
 
 }  // namespace
 
+TEST_CASE("more devices than samples: the bits of one device") {
+  SmallBatch data;
+  data.y.resize(2);
+  Batch two = data.batch();
+  two.size = 2;
+  for (const std::uint64_t seed : {1, 2, 3, 4}) {
+    std::vector<std::vector<Vector>> states;
+    for (const int devices : {1, 4}) {
+      simt::Machine deferred = machine(devices, seed);
+      deferred.schedule = simt::Schedule::deferred;
+      simt::reset(deferred);
+      Trainee own = node_trainee(devices);
+      for (int step = 0; step < 3; ++step) {
+        const Probe probe = own.optimizer.probe(two, data.labels());
+        own.optimizer.step(probe.losses, probe.paths, UnitVectorMode::per_spec);
+      }
+      states.push_back(own.state());
+    }
+    CHECK(states[0] == states[1]);
+  }
+}
+
 TEST_CASE("a step of plan node that fails changes nothing, and the next one is right") {
   const SmallBatch data;
   const std::vector<std::vector<Vector>> expected = undisturbed(2);

@@ -57,8 +57,8 @@ Scored score_on_gpu(int devices, const PlannedMarket& market, const Scoring& sco
     std::vector<float> mine;
     for (const std::int64_t path : parts[d].paths) mine.push_back(losses[path]);
     mine.push_back(0);
-    gpu::copy_to_device(scorer.losses(d), mine.data(), static_cast<std::int64_t>(mine.size()) * 4,
-                        team->stream(d));
+    gpu::copy_to_device_now(scorer.losses(d), mine.data(),
+                            static_cast<std::int64_t>(mine.size()) * 4, team->stream(d));
   }
   team->together([&] { scorer.add_tasks(); });
   Scored scored;

@@ -101,6 +101,21 @@ Traffic traffic(std::int64_t width, RuleKind rule, int devices, std::optional<fl
 
 }  // namespace
 
+TEST_CASE("what a backend keeps beside a model goes with the last of both") {
+  simt::reset(machine(2));
+  {
+    const Models models = dense_models();
+    {
+      const auto backend = gpu::make_gpu_backend(first(2), DType::float32, 0);
+      Vector direction(models[0]->parameter_count());
+      backend->combine(*models[0], seeded({3})[0], {1, 2, 3}, direction);
+    }
+    CHECK(simt::counts().live_blocks > 0);
+  }
+  CHECK(simt::counts().live_blocks == 0);
+  CHECK(simt::counts().live_handles == 0);
+}
+
 TEST_CASE("steps have the CPU's bits under every rule") {
   for (const RuleKind rule : kRules)
     CHECK(train(on_gpu(dense_models(), DType::float32), rule) ==

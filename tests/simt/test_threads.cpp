@@ -146,7 +146,7 @@ TEST_CASE("asynchronous copies are there after the wait, not before") {
       std::iota(values.begin(), values.end(), 1);
       const DeviceMemory in = pool.allocate(kThreads * sizeof(int), stream);
       const DeviceMemory out = pool.allocate(kThreads * sizeof(int), stream);
-      copy_to_device(in.get(), values.data(), in.bytes(), stream);
+      copy_to_device_now(in.get(), values.data(), in.bytes(), stream);
       launch(copy_kernel, Grid{1}, Block{kThreads}, in.bytes(), stream, out.get<int>(),
              in.get<int>(), wait);
       std::fill(values.begin() + 4, values.begin() + 8, 0);  // the one that was not valid

@@ -41,7 +41,7 @@ double largest_error() {
                host[i]);
   const DeviceMemory in = pool.allocate(2 * count * sizeof(Element), stream);
   const DeviceMemory out = pool.allocate(256 * sizeof(float), stream);
-  copy_to_device(in.get(), host.data(), in.bytes(), stream);
+  copy_to_device_now(in.get(), host.data(), in.bytes(), stream);
   launch(product_kernel<T>, Grid{1}, Block{kWarpSize}, 0, stream, in.get<Element>(),
          in.get<Element>() + count, out.get<float>());
   const std::vector<float> product = to_host(out.get<float>(), 256, stream);

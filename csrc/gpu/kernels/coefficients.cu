@@ -158,32 +158,21 @@ __global__ void coefficients_kernel(ScoreArgs args) {
   args.coefficients[index] = static_cast<float>(sum);
 }
 
-// Whether it holds for any thread of the block.
-__device__ bool any_thread(bool holds, bool* shared) {
-  shared[threadIdx.x] = holds;
-  __syncthreads();
-  bool any = false;
-  for (int thread = 0; thread < kBlockThreads; ++thread) any = any || shared[thread];
-  __syncthreads();
-  return any;
-}
-
 // One block: losses are few.
 __global__ void verdict_kernel(ScoreArgs args) {
-  __shared__ bool shared[kBlockThreads];
-  bool unsound = false;
+  int unsound = 0;
   for (std::int64_t i = threadIdx.x; i < args.loss_count; i += kBlockThreads)
-    if (!is_finite(args.losses[i])) unsound = true;
-  unsound = any_thread(unsound, shared);
-  bool degenerate = false;
+    if (!is_finite(args.losses[i])) unsound = 1;
+  unsound = __syncthreads_or(unsound);  // for any thread of the block
+  int degenerate = 0;
   for (std::int64_t group = 0; group < args.group_count; ++group) {
-    bool differs = false;
+    int differs = 0;
     for (std::int32_t entry = args.group_first[group] + static_cast<std::int32_t>(threadIdx.x);
          entry < args.group_first[group + 1]; entry += kBlockThreads)
-      if (args.scores[entry] != 0) differs = true;
-    if (!any_thread(differs, shared) && args.must_differ[group] != 0) degenerate = true;
+      if (args.scores[entry] != 0) differs = 1;
+    if (__syncthreads_or(differs) == 0 && args.must_differ[group] != 0) degenerate = 1;
   }
-  if (threadIdx.x == 0) *args.verdict = {unsound ? 0 : 1, degenerate ? 1 : 0};
+  if (threadIdx.x == 0) *args.verdict = {unsound == 0 ? 1 : 0, degenerate};
 }
 
 }  // namespace

@@ -148,6 +148,8 @@ struct Target {
 
 template <class T, int Rows, int Columns, template <class, int> class Loader>
 void launch_tiles(ContractArgs args, const Target& target) {
+  using Shape = Tile<typename TileElement<T>::type, Rows, Columns>;
+  static_assert(Shape::kSharedBytes + sizeof(Addresses<Rows, Columns>) <= kMostSharedBytes);
   args.tile_columns =
       args.loss.labels ? Columns / args.columns * args.columns : std::int64_t{Columns};
   const std::int64_t rows = args.parents * args.samples * args.rows;
@@ -159,8 +161,8 @@ void launch_tiles(ContractArgs args, const Target& target) {
              Divisor(row_tiles), Divisor(column_tiles), Divisor(args.groups)};
   launch(contract_kernel<T, Rows, Columns, Loader>,
          Grid{args.product_count * args.groups * row_tiles * column_tiles},
-         Block{static_cast<unsigned>(kWarps * target.device.warp_size)},
-         Tile<typename TileElement<T>::type, Rows, Columns>::kSharedBytes, target.stream, args);
+         Block{static_cast<unsigned>(kWarps * target.device.warp_size)}, Shape::kSharedBytes,
+         target.stream, args);
 }
 
 template <class T, template <class, int> class Loader>

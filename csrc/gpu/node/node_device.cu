@@ -57,9 +57,7 @@ NodeDevice::NodeDevice(std::shared_ptr<const NodeMarket> market,
 }
 
 void NodeDevice::grow(DeviceMemory& memory, std::int64_t bytes) {
-  if (memory.bytes() >= bytes) return;
-  memory = DeviceMemory();
-  memory = device_->pool.allocate(bytes, stream_);
+  if (memory.bytes() < bytes) device_->pool.renew(memory, bytes, stream_);
 }
 
 // Where the device refuses, tiles become smaller until they fit or cannot.

@@ -89,6 +89,10 @@ double GpuNodeProber::probe(const NodeProbe& probe, const Batch& batch, const La
   for (std::size_t d = 0; d < calls.size(); ++d)
     for (std::size_t e = 0; e < calls.size(); ++e) follow(devices_[d]->stream(), team_->stream(e));
   for (std::size_t d = 0; d < calls.size(); ++d) devices_[d]->make_room(calls[d]);
+  // what is new there must have begun before the others write to it
+  for (std::size_t d = 0; d < calls.size(); ++d)
+    for (std::size_t e = 0; e < calls.size(); ++e)
+      if (e != d) follow(devices_[d]->stream(), devices_[e]->stream());
   for (std::size_t d = 0; d < calls.size(); ++d)
     if (calls[d].count > 0) devices_[d]->start(calls[d]);
   exchange(calls);

@@ -75,24 +75,24 @@ DeviceSegment::DeviceSegment(std::shared_ptr<const Segment> segment, Device& dev
   }
   const auto bytes = static_cast<std::int64_t>(block.size());
   constants_ = device.pool.allocate(bytes, stream);
-  copy_to_device(constants_.get(), block.data(), bytes, stream);
+  copy_to_device_now(constants_.get(), block.data(), bytes, stream);
   packed_ = device.pool.allocate(segment_->variants * segment_->program.packed_bytes, stream);
   std::int64_t channels = 0;
   for (const Segment::Running& each : segment_->running) channels += each.channels;
   running_ = device.pool.allocate(2 * channels * 4, stream);
-  stream.synchronize();  // the block ends here
 }
 
 void DeviceSegment::load_running(const Models& models, const Stream& stream) const {
-  auto* to = running_.get<float>();
-  const auto load = [&](const Slice::Source& source, std::int64_t channels) {
-    copy_to_device(to, models[source.spec]->data(source.id), channels * 4, stream);
-    to += channels;
+  std::vector<float> values;
+  const auto append = [&](const Slice::Source& source, std::int64_t channels) {
+    const float* from = models[source.spec]->data(source.id);
+    values.insert(values.end(), from, from + channels);
   };
   for (const Segment::Running& each : segment_->running) {
-    load(each.mean, each.channels);
-    load(each.variance, each.channels);
+    append(each.mean, each.channels);
+    append(each.variance, each.channels);
   }
+  if (!values.empty()) copy_to_device_now(running_.get(), values.data(), running_.bytes(), stream);
 }
 
 void DeviceSegment::pack(const std::vector<const float*>& bases, const Stream& stream) const {

@@ -79,9 +79,8 @@ __device__ __forceinline__ void copy_async_wait() {
 }
 #endif
 
-// Kernels start with 48 KiB at most; more must be asked for.
+// A block has 48 KiB unless more is asked for, its kernel's static shared memory included.
 inline cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
-  if (bytes <= 48 * 1024) return cudaSuccess;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                               static_cast<int>(bytes));
 }
@@ -100,6 +99,11 @@ cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size
 
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return "sm_" + std::to_string(device.major * 10 + device.minor);
+}
+// Matrix units for bfloat16 and tf32, asynchronous copies.
+inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline bool runs_kernels(const cudaDeviceProp& device) {
+  return device.major >= 8;
 }
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;

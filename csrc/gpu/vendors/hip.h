@@ -109,6 +109,10 @@ cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return device.gcnArchName;
 }
+inline constexpr const char* kNeeded = "any chip";
+inline bool runs_kernels(const cudaDeviceProp&) {
+  return true;
+}
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlock;
 }

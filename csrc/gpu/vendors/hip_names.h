@@ -8,6 +8,7 @@
 #define cudaGraph_t hipGraph_t
 #define cudaGraphExec_t hipGraphExec_t
 #define cudaMemcpyKind hipMemcpyKind
+#define cudaMemAccessDesc hipMemAccessDesc
 #define cudaMemPoolProps hipMemPoolProps
 #define cudaMemPool_t hipMemPool_t
 #define cudaStream_t hipStream_t
@@ -25,10 +26,11 @@
 #define cudaMemcpyDeviceToDevice hipMemcpyDeviceToDevice
 #define cudaMemcpyDeviceToHost hipMemcpyDeviceToHost
 #define cudaMemcpyHostToDevice hipMemcpyHostToDevice
+#define cudaMemAccessFlagsProtReadWrite hipMemAccessFlagsProtReadWrite
 #define cudaMemAllocationTypePinned hipMemAllocationTypePinned
 #define cudaMemLocationTypeDevice hipMemLocationTypeDevice
 #define cudaMemPoolAttrReleaseThreshold hipMemPoolAttrReleaseThreshold
-#define cudaStreamCaptureModeThreadLocal hipStreamCaptureModeThreadLocal
+#define cudaStreamCaptureModeRelaxed hipStreamCaptureModeRelaxed
 #define cudaStreamNonBlocking hipStreamNonBlocking
 #define cudaSuccess hipSuccess
 
@@ -66,6 +68,7 @@
 #define cudaMemGetInfo hipMemGetInfo
 #define cudaMemPoolCreate hipMemPoolCreate
 #define cudaMemPoolDestroy hipMemPoolDestroy
+#define cudaMemPoolSetAccess hipMemPoolSetAccess
 #define cudaMemPoolSetAttribute hipMemPoolSetAttribute
 #define cudaMemPoolTrimTo hipMemPoolTrimTo
 #define cudaMemsetAsync hipMemsetAsync

@@ -11,6 +11,7 @@
 //   Copy16, copy_async_commit, copy_async_wait<N>
 //   keep_order(value)                   memory is not touched before the value is there
 //   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h
+//   kNeeded, runs_kernels               what a device must have, and whether it has
 //   pointer_device                      whose memory a pointer points to; -1: no device's
 // and, in mma_<vendor>.h, the tiles of tile_mma.h.
 #pragma once
