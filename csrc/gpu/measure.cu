@@ -68,6 +68,7 @@ double measure_peak(Device& device, double seconds) {
   args.rows = 1;
   args.columns = columns;
   args.sample_stride = args.padded_depth = depth;
+  args.whole = true;
   args.height = args.width = args.out_width = 1;
   args.channels = static_cast<std::int32_t>(depth);
   const auto flops = static_cast<double>(2 * rows * columns * depth);

@@ -72,6 +72,7 @@ class Runner {
     args.groups = c.groups;
     args.group_stride = c.groups == 1 ? 0 : c.channels / c.groups;
     args.padded_depth = c.padded_depth;
+    args.whole = c.window.padding[0] == 0 && c.window.padding[1] == 0 && c.depth == c.padded_depth;
     args.activation = step.activation;
     args.float_out = program_.slots[step.out].floats;
     if (step.out == program_.output_slot) args.loss = args_.loss;

@@ -65,6 +65,7 @@ struct Copy16 {
     if constexpr (!kHasAsyncCopy) std::memcpy(shared, value_, 16);
   }
 };
+inline void keep_order() {}
 inline void keep_order(float&) {}
 inline void copy_async_commit() {
   simt::commit_copies();

@@ -94,39 +94,37 @@ __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
   sums.zero();
   const auto steps = static_cast<int>(args.padded_depth / Shape::kStep);
   const auto begin_fetch = [&](int step, std::byte* stage) {
-    if (step < steps) {
-      windows.begin(stage, step);
-      panels.begin(stage + Rows * kRowBytes, step);
-    }
+    windows.begin(stage, step);
+    panels.begin(stage + Rows * kRowBytes, step);
     copy_async_commit();
   };
-  const auto end_fetch = [&](int step, std::byte* stage) {
-    if (step >= steps) return;
+  const auto end_fetch = [&](std::byte* stage) {
     windows.end(stage);
     panels.end(stage + Rows * kRowBytes);
   };
   // stages take turns
   const auto after = [](int stage) {
-    return stage == (kCopyStages - 1) * Shape::kStageBytes ? 0 : stage + Shape::kStageBytes;
+    return stage == kAhead * Shape::kStageBytes ? 0 : stage + Shape::kStageBytes;
   };
-  int writing = 0, reading = 0;  // bytes into the shared memory
-  for (int step = 0; step < kCopyStages - 1; ++step, writing = after(writing)) {
+  int writing = 0, reading = 0, step = 0;  // bytes into the shared memory
+  for (; step < kAhead && step < steps; ++step, writing = after(writing)) {
     begin_fetch(step, shared + writing);
-    end_fetch(step, shared + writing);
+    end_fetch(shared + writing);
   }
-  for (int step = 0; step < steps; ++step) {
-    copy_async_wait<kCopyStages - 2>();
+  for (; step < steps; ++step, writing = after(writing), reading = after(reading)) {
+    copy_async_wait<kAhead - 1>();
     __syncthreads();  // the stage is there, and nobody reads the one that is fetched next
-    begin_fetch(step + kCopyStages - 1, shared + writing);
-    const std::byte* stage = shared + reading;
-    sums.add(stage, stage + Rows * kRowBytes);
-    // the products first: what is fetched is on its way meanwhile
+    begin_fetch(step, shared + writing);
+    keep_order();  // what is fetched is on its way during the products
+    sums.add(shared + reading, shared + reading + Rows * kRowBytes);
     sums.for_each([](int, int, float& value) { keep_order(value); });
-    end_fetch(step + kCopyStages - 1, shared + writing);
-    writing = after(writing);
-    reading = after(reading);
+    end_fetch(shared + writing);
   }
-  copy_async_wait<0>();
+  for (; reading != writing; reading = after(reading)) {  // what is there
+    copy_async_wait<0>();
+    __syncthreads();
+    sums.add(shared + reading, shared + reading + Rows * kRowBytes);
+  }
   __syncthreads();  // stages become results
   auto* result = reinterpret_cast<float*>(shared);
   sums.for_each([&](int row, int column, float value) {
@@ -188,10 +186,12 @@ template <class T>
 void launch_contract(const ContractArgs& args, const Target& target) {
   constexpr auto kVector =
       kVectorBytes / static_cast<std::int64_t>(sizeof(typename TileElement<T>::type));
-  if (args.channels % kVector == 0 && args.group_stride % kVector == 0)
-    launch_shape<T, VectorLoader>(args, target);
-  else
+  if (args.channels % kVector != 0 || args.group_stride % kVector != 0)
     launch_shape<T, ElementLoader>(args, target);
+  else if (args.whole)
+    launch_shape<T, WholeLoader>(args, target);
+  else
+    launch_shape<T, VectorLoader>(args, target);
 }
 
 }  // namespace

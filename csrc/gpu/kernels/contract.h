@@ -55,6 +55,8 @@ struct ContractArgs : WindowArgs {
   std::int64_t parents = 1, vendors = 1, product_count = 0;  // of every product
   std::int64_t samples = 0;
   std::int64_t groups = 1, group_stride = 0, padded_depth = 0;
+  // every window lies inside its image and k is not padded: no address need be looked at
+  bool whole = false;
   Activation activation = Activation::none;
   bool float_out = false;
   LossArgs loss;

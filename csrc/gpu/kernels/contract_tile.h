@@ -9,6 +9,7 @@ namespace marketplace::gpu {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarpSize;
+constexpr int kAhead = kCopyStages - 1;  // k-steps that are fetched before they are multiplied
 constexpr int kVectorBytes = 16;
 constexpr int kStepBytes = 64;  // of k in one tile
 constexpr int kRowBytes = 80;   // 16 more, so that eight rows meet eight banks
@@ -144,9 +145,8 @@ class PanelLoader {
  public:
   __device__ PanelLoader(const ContractArgs& args, const Place& place) {
     for (int i = 0; i < Mine::kCount; ++i) {
-      valid_[i] = Mine::line(i) < place.columns;
-      from_[i] = args.packed;  // where there is as much to read
-      if (!valid_[i]) continue;
+      from_[i] = args.packed;  // where there is as much to read; nobody reads such columns' sums
+      if (Mine::line(i) >= place.columns) continue;
       const Division at =
           args.by.columns.divide(place.first_channel + static_cast<std::uint32_t>(Mine::line(i)));
       const std::int64_t vendor = place.product.first_vendor + place.first_vendor + at.quotient;
@@ -161,7 +161,7 @@ class PanelLoader {
     for (int i = 0; i < Mine::kCount; ++i)
       if (Mine::has(i))
         copies_[i].begin(Mine::place(to, i),
-                         from_[i] + static_cast<std::int64_t>(step) * kStepBytes, valid_[i]);
+                         from_[i] + static_cast<std::int64_t>(step) * kStepBytes, true);
   }
   __device__ void end(std::byte* to) const {
     for (int i = 0; i < Mine::kCount; ++i)
@@ -171,19 +171,18 @@ class PanelLoader {
  private:
   using Mine = Share<Columns>;
   const std::byte* from_[Mine::kCount];
-  bool valid_[Mine::kCount];
   Copy16 copies_[Mine::kCount];
 };
 
 // Brings the windows of one k-step after another into shared memory; vectors of neighbouring
 // channels at once, for which channels of a group come in whole vectors.
-template <class T, int Rows>
-class VectorLoader {
+template <class T, int Rows, bool Whole>
+class VectorsLoader {
  public:
   static constexpr int kVector = kVectorBytes / static_cast<int>(sizeof(T));
   static constexpr int kStep = kStepBytes / static_cast<int>(sizeof(T));
 
-  __device__ VectorLoader(const ContractArgs& args, const Start* start)
+  __device__ VectorsLoader(const ContractArgs& args, const Start* start)
       : args_(args), tap_(tap_of(0)) {
     for (int i = 0; i < Mine::kCount; ++i)
       start_[i] = Mine::has(i) ? start[Mine::line(i)] : Start{};
@@ -196,7 +195,7 @@ class VectorLoader {
     const T* in = static_cast<const T*>(args_.in);
     for (int i = 0; i < Mine::kCount; ++i) {
       if (!Mine::has(i)) continue;
-      const bool valid = inside(args_, start_[i], tap_);
+      const bool valid = Whole || inside(args_, start_[i], tap_);
       copies_[i].begin(Mine::place(to, i), valid ? in + start_[i].offset + tap_.offset : in, valid);
     }
   }
@@ -218,6 +217,12 @@ class VectorLoader {
   Start start_[Mine::kCount];
   Copy16 copies_[Mine::kCount];
 };
+
+template <class T, int Rows>
+using VectorLoader = VectorsLoader<T, Rows, false>;
+// Where windows are whole. Rows behind the last read the first image, and nobody their sums.
+template <class T, int Rows>
+using WholeLoader = VectorsLoader<T, Rows, true>;
 
 template <class T, int Rows>
 class ElementLoader {

@@ -68,6 +68,7 @@ struct Copy16 {
   }
   __device__ __forceinline__ void end(void*) const {}
 };
+__device__ __forceinline__ void keep_order() {}
 __device__ __forceinline__ void keep_order(float&) {}  // not needed, and in the scheduler's way
 __device__ __forceinline__ void copy_async_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -77,7 +77,10 @@ struct Copy16 {
   }
   __device__ __forceinline__ void end(void* shared) const { *static_cast<uint4*>(shared) = value_; }
 };
-// Else the compiler puts stores of what was loaded right behind the loads, where they wait.
+// Else the compiler puts loads and stores of what was loaded side by side, where they wait.
+__device__ __forceinline__ void keep_order() {
+  asm volatile("" : : : "memory");
+}
 __device__ __forceinline__ void keep_order(float& value) {
 #if defined(MP_MATRIX_MFMA)
   asm volatile("" : "+a"(value) : : "memory");  // where MFMA keeps its sums

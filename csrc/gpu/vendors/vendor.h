@@ -9,7 +9,8 @@
 //   MP_UNROLL                           before a loop: loads of several rounds are under way at
 //   once dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
 //   Copy16, copy_async_commit, copy_async_wait<N>
-//   keep_order(value)                   memory is not touched before the value is there
+//   keep_order()                        memory is touched before and behind it as the source says
+//   keep_order(value)                   and not behind it before the value is there
 //   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h
 //   kNeeded, runs_kernels               what a device must have, and whether it has
 //   pointer_device                      whose memory a pointer points to; -1: no device's
