@@ -72,8 +72,25 @@ def assembly_spills(path: Path) -> Spills:
             raise ValueError(f"{path}: kernel metadata of another form")
         # without matrix units large bfloat16 tiles do not fit; float32 is what such a chip is for
         exempt = "gfx1030" in path.name and "BFloat16" in name[1]
-        bytes_ = 0 if exempt else int(scratch[1])
-        yield f"{path.name}: {name[1]}", sum(map(int, counts)) + bytes_
+        spilled = sum(map(int, counts)) + int(scratch[1])
+        yield f"{path.name}: {name[1]}", 0 if exempt else spilled
+
+
+def waits_for_fetch(body: str, unit: str) -> bool:
+    """Tell whether a k-step of an AMD kernel waits for what it fetches, instead of multiplying.
+
+    Between a barrier and the next jump all loads must come before the products, and all stores of
+    what they brought behind them; a compiler that sees no reason puts them side by side.
+    """
+    for step in re.split(r"^\s+s_(?:barrier|branch)", body, flags=re.M):
+        places = [
+            [found.start() for found in re.finditer(pattern, step)]
+            for pattern in (r"global_load_(b128|dwordx4)", unit, r"ds_(store|write)_b128")
+        ]
+        if all(places):
+            loads, products, stores = places
+            return max(loads) > min(products) or min(stores) < max(products)
+    return True
 
 
 def complaints(listing: Listing, spills: Iterable[tuple[str, int]]) -> tuple[list[str], list[str]]:
@@ -90,6 +107,9 @@ def complaints(listing: Listing, spills: Iterable[tuple[str, int]]) -> tuple[lis
         seen.setdefault((chip, wanted), []).append(count)
         if count == 0:
             wrong.append(f"{chip}: no {wanted} in {name}")
+        elif "mfma" in wanted or "wmma" in wanted:
+            if "ElementLoader" not in name and waits_for_fetch(body, wanted):
+                wrong.append(f"{chip}: products wait for what is fetched in {name}")
     for (chip, wanted), counts in seen.items():
         fine.append(f"{chip}: {sum(counts)} {wanted} in {len(counts)} kernels")
     if not seen:
