@@ -29,4 +29,4 @@ def open_door(prepare, run, release, chip, lanes):
 def print_table(rows):
     """Say what has run: rows of numbers with a name."""
     for *numbers, name in rows:
-        print(*(f"{number:>12}" for number in numbers), "", name, file=sys.stderr)
+        print(*(f"{number:>17}" for number in numbers), "", name, file=sys.stderr)

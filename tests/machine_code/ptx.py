@@ -8,64 +8,30 @@ import ctypes
 import dataclasses
 import functools
 import os
-import sys
 import traceback
 
 import door
-import ptx_encode
+import ptx_machine
 import ptx_text
 
 _C = ctypes
 CHIP = "sm_80"
 LANES = 32
-_SHARED_LIMIT = 163 * 1024  # of a block
-COUNTS = "MARKETPLACE_MACHINE_COUNTS" in os.environ
-
-
-class Counts(_C.Structure):
-    """What was seen of a kernel, as in ptx/warp.h."""
-
-    _fields_ = [
-        (name, _C.c_uint64)
-        for name in (
-            "launches", "instructions", "shared_accesses", "shared_wavefronts", "shared_least",
-            "global_accesses", "sectors", "sectors_least",
-        )
-    ]  # fmt: skip
-
-
-@dataclasses.dataclass
-class Kernel:
-    """A kernel as the machine holds it."""
-
-    text: ptx_text.Kernel
-    module: ptx_text.Module
-    handle: int
 
 
 @dataclasses.dataclass
 class Launch:
     """A kernel with the values of its arguments."""
 
-    kernel: Kernel
+    kernel: ptx_machine.Kernel
     blocks: int
     threads: int
     shared_bytes: int
     arguments: _C.Array
 
 
-# -- the machine -----------------------------------------------------------------------------------
-
-_machine = _C.CDLL(os.environ["MARKETPLACE_PTX_MACHINE"])
-_machine.ptx_load.restype = _C.c_void_p
-_machine.ptx_load.argtypes = [
-    _C.c_char_p, _C.c_void_p, _C.c_size_t, _C.c_char_p, _C.c_size_t, _C.c_size_t, _C.c_void_p,
-    _C.c_uint32, _C.c_size_t,
-]  # fmt: skip
-_machine.ptx_run.argtypes = [_C.c_void_p, _C.c_int, _C.c_int, _C.c_uint32, _C.c_void_p]
-_machine.ptx_error.restype = _C.c_char_p
-_machine.ptx_counts.restype = _C.POINTER(Counts)
-_machine.ptx_counts.argtypes = [_C.c_void_p]
+_launches: dict[int, Launch] = {}
+_kernels: dict[tuple[int, str], ptx_machine.Kernel] = {}
 
 
 @functools.cache
@@ -73,38 +39,10 @@ def _module(address, size):
     return ptx_text.Module(_C.string_at(address, size).decode())
 
 
-_kernels: dict[tuple, Kernel] = {}
-
-
 def _kernel(address, size, name):
     if (address, name) not in _kernels:
-        module = _module(address, size)
-        _kernels[address, name] = _load(module, module.kernel(name))
+        _kernels[address, name] = ptx_machine.load(_module(address, size), name)
     return _kernels[address, name]
-
-
-def _load(module, text):
-    encoder = ptx_encode.Encoder(text, _machine.ptx_operation)
-    constants = encoder.constants()
-    specials = (_C.c_int32 * len(encoder.special_offsets))(*encoder.special_offsets)
-    handle = _machine.ptx_load(
-        text.name.encode(), encoder.code, len(encoder.code), constants, len(constants),
-        encoder.frame_bytes, specials, text.shared_bytes, text.parameter_bytes,
-    )  # fmt: skip
-    return Kernel(text, module, handle)
-
-
-# -- launches --------------------------------------------------------------------------------------
-
-_launches: dict[int, Launch] = {}
-
-
-def _pack(kernel, pointers):
-    """Lay the arguments out as the kernel reads them."""
-    packed = _C.create_string_buffer(kernel.parameter_bytes + 1)
-    for number, (offset, size) in enumerate(kernel.parameters.values()):
-        _C.memmove(_C.addressof(packed) + offset, pointers[number], size)
-    return packed
 
 
 def _prepare(code, size, name, blocks, threads, shared_bytes, pointers):
@@ -113,30 +51,21 @@ def _prepare(code, size, name, blocks, threads, shared_bytes, pointers):
     except Exception:
         traceback.print_exc()
         return -1
-    text = kernel.text
-    if threads > text.most_threads or text.shared_bytes + shared_bytes > _SHARED_LIMIT:
+    if not kernel.fits(threads, shared_bytes):
         return -1
     number = max(_launches, default=0) + 1
-    packed = _pack(text, pointers)
-    _launches[number] = Launch(kernel, blocks, threads, shared_bytes, packed)
+    _launches[number] = Launch(kernel, blocks, threads, shared_bytes, kernel.pack(pointers))
     return number
 
 
 def _run(number):
     launch = _launches[number]
-    failed = _machine.ptx_run(
-        launch.kernel.handle, launch.blocks, launch.threads, launch.shared_bytes, launch.arguments
-    )
-    if failed:
-        _report(launch, _machine.ptx_error().decode())
-    return failed
-
-
-def _report(launch, error):
-    print(f"PTX: {error} ({launch.blocks} blocks of {launch.threads})", file=sys.stderr)
-    number = error.partition(": line ")[2].partition(",")[0]
-    if number.isdigit():
-        print(f"PTX: {launch.kernel.module.line(int(number))}", file=sys.stderr)
+    try:
+        launch.kernel.run(launch.blocks, launch.threads, launch.shared_bytes, launch.arguments)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def _release(number):
@@ -144,14 +73,17 @@ def _release(number):
 
 
 _standin = door.open_door(_prepare, _run, _release, CHIP, LANES)
-_machine.ptx_use_allocations(_standin.standin_find_allocation)
+ptx_machine.use_allocations(_standin.standin_find_allocation)
 
 
 def pytest_sessionfinish():
     """Say what has run."""
-    names = [name for name, _ in Counts._fields_] if COUNTS else ["launches", "instructions"]
-    rows = []
-    for (_, kernel_name), kernel in _kernels.items():
-        seen = _machine.ptx_counts(kernel.handle).contents
-        rows.append([*(getattr(seen, name) for name in names), kernel_name])
-    door.print_table([[*(name[:12] for name in names), ""], *sorted(rows, key=lambda row: row[-1])])
+    names = ["launches", "instructions"]
+    if "MARKETPLACE_MACHINE_COUNTS" in os.environ:
+        names = [name for name, _ in ptx_machine.Counts._fields_]
+    rows = [
+        [*(getattr(kernel.counts, name) for name in names), kernel.text.name]
+        for kernel in _kernels.values()
+    ]
+    heads = [name.replace("_", " ") for name in names]
+    door.print_table([[*heads, "kernel"], *sorted(rows, key=lambda row: row[-1])])

@@ -52,6 +52,7 @@ void check_members(Warp& warp, const Instruction& instruction, int operand) {
 
 void wait_for_warp(Warp& warp, const Instruction& instruction) {
   check_members(warp, instruction, 0);
+  ++warp.turn;
 }
 
 // What the modes make of a lane, an offset or mask b, and the bounds of the lane's segment.

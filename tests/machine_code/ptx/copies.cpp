@@ -35,6 +35,7 @@ void copy16(Warp& warp, const Instruction& instruction) {
         instruction.offsets[2] < 0 ? kCopied : warp.lanes<std::uint32_t>(instruction, 2)[lane];
     if (bytes > kCopied) fail(warp, instruction, lane, "cp.async of more bytes than it copies");
     find_shared(warp, instruction, lane, to[lane], kCopied);
+    watch_shared(warp, instruction, lane, to[lane], kCopied, true);
     if (from[lane] % kCopied != 0)
       fail(warp, instruction, lane, "cp.async: global address not aligned");
     if (bytes > 0) {
@@ -59,8 +60,11 @@ void commit(Warp& warp, const Instruction&) {
 // Does the copies of the groups before `end`, in order.
 void finish(Warp& warp, int lane, std::int64_t end) {
   std::deque<Copy>& copies = warp.copies[lane];
-  for (; !copies.empty() && copies.front().group < end; copies.pop_front())
-    perform(warp, copies.front());
+  for (; !copies.empty() && copies.front().group < end; copies.pop_front()) {
+    const Copy& copy = copies.front();
+    watch_shared(warp, *copy.instruction, lane, copy.shared, kCopied, true);
+    perform(warp, copy);
+  }
 }
 
 void wait_group(Warp& warp, const Instruction& instruction) {

@@ -13,6 +13,7 @@ constexpr std::uint64_t kLongest =
 
 std::string error;
 std::uint64_t launches = 0;
+std::uint32_t intervals = 0;
 
 struct Table {
   std::vector<std::string> names;
@@ -54,6 +55,7 @@ void begin(Warp& warp, Block& block, const Specials& specials, int index) {
   warp.index = index;
   warp.live = warp.running = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
   warp.at = 0;
+  warp.turn = 0;
   std::fill_n(warp.groups, kLanes, 0);
   for (auto& copies : warp.copies) copies.clear();
   fill(warp, specials.tid, first, 1);
@@ -87,6 +89,7 @@ void run_block(Block& block, std::vector<Warp>& warps, const Specials& specials)
     begin(warps[i], block, specials, static_cast<int>(i));
   for (bool some = true; some;) {
     some = false;
+    block.interval = ++intervals;
     for (Warp& warp : warps) {
       if (warp.live == 0) continue;
       advance(warp);
@@ -166,15 +169,15 @@ int ptx_run(ptx::Loaded* kernel, int blocks, int threads, std::uint32_t dynamic_
             const std::byte* parameters) try {
   ++kernel->counts.launches;
   const std::uint32_t end = ptx::kSharedBegin + kernel->shared_bytes + dynamic_bytes;
-  static std::vector<std::byte> shared(ptx::kSharedBegin + 256 * 1024 + 64);
+  static std::vector<std::byte> shared(ptx::kSharedBegin + ptx::kMostShared + 64);
   std::byte* const begin =
       shared.data() + (64 - reinterpret_cast<std::uintptr_t>(shared.data()) % 64) % 64;
   std::vector<ptx::Warp> warps = ptx::make_warps(*kernel, threads);
   ++ptx::launches;
   for (int index = 0; index < blocks; ++index) {
-    ptx::Block block = {kernel,       index, blocks,     threads,
-                        begin,        end,   parameters, kernel->parameter_bytes,
-                        ptx::launches};
+    ptx::Block block = {kernel,        index, blocks,     threads,
+                        begin,         end,   parameters, kernel->parameter_bytes,
+                        ptx::launches, 0};
     ptx::run_block(block, warps, kernel->specials);
   }
   return 0;

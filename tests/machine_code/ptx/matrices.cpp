@@ -21,6 +21,7 @@ void load_matrices(Warp& warp, const Instruction& instruction) {
   for (int lane = 0; lane < kLanes; ++lane) {
     addresses[lane] = address_of(warp, instruction, 0, lane);
     std::memcpy(rows[lane], find_shared(warp, instruction, lane, addresses[lane], 16), 16);
+    watch_shared(warp, instruction, lane, addresses[lane], 16, false);
   }
   for (int matrix = 0; matrix < 4; ++matrix)
     for (int lane = 0; lane < kLanes; ++lane)

@@ -30,13 +30,15 @@ constexpr Find kFind = kSpace == Space::kShared   ? find_shared
                                                   : find_parameter;
 
 // Finds the memory of every active lane.
-template <Space kSpace>
+template <Space kSpace, bool kWrites>
 void find_all(Warp& warp, const Instruction& instruction, std::byte* (&memory)[kLanes]) {
   std::uint64_t addresses[kLanes];
   const std::uint32_t bytes = static_cast<std::uint32_t>(instruction.size * instruction.count);
   each_lane(warp.active, [&](int lane) {
     addresses[lane] = address_of(warp, instruction, 0, lane);
     memory[lane] = kFind<kSpace>(warp, instruction, lane, addresses[lane], bytes);
+    if constexpr (kSpace == Space::kShared)
+      watch_shared(warp, instruction, lane, addresses[lane], bytes, kWrites);
   });
   if constexpr (kSpace == Space::kShared) count_shared(warp, addresses, warp.active, bytes);
   if constexpr (kSpace == Space::kGlobal) count_global(warp, addresses, warp.active, bytes);
@@ -90,7 +92,7 @@ void store_truncated(Warp& warp, const Instruction& instruction,
 template <Space kSpace>
 void load(Warp& warp, const Instruction& instruction) {
   std::byte* memory[kLanes];
-  find_all<kSpace>(warp, instruction, memory);
+  find_all<kSpace, false>(warp, instruction, memory);
   if (instruction.size != instruction.widths[1]) return load_extended(warp, instruction, memory);
   if (instruction.size == 2) return load_elements<std::uint16_t>(warp, instruction, memory);
   if (instruction.size == 4) return load_elements<std::uint32_t>(warp, instruction, memory);
@@ -100,7 +102,7 @@ void load(Warp& warp, const Instruction& instruction) {
 template <Space kSpace>
 void store(Warp& warp, const Instruction& instruction) {
   std::byte* memory[kLanes];
-  find_all<kSpace>(warp, instruction, memory);
+  find_all<kSpace, true>(warp, instruction, memory);
   if (instruction.size != instruction.widths[1]) return store_truncated(warp, instruction, memory);
   if (instruction.size == 2) return store_elements<std::uint16_t>(warp, instruction, memory);
   if (instruction.size == 4) return store_elements<std::uint32_t>(warp, instruction, memory);

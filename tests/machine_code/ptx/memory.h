@@ -9,6 +9,7 @@ namespace ptx {
 
 // Shared memory begins here, so that a null address is none.
 inline constexpr std::uint32_t kSharedBegin = 1024;
+inline constexpr std::uint32_t kMostShared = 256 * 1024;
 
 // The address of an operand in its state space.
 inline std::uint64_t address_of(Warp& warp, const Instruction& instruction, int operand, int lane) {
@@ -26,6 +27,10 @@ std::byte* find_global(const Warp& warp, const Instruction& instruction, int lan
                        std::uint64_t address, std::uint32_t bytes);
 std::byte* find_parameter(const Warp& warp, const Instruction& instruction, int lane,
                           std::uint64_t address, std::uint32_t bytes);
+
+// Fails where another thread did or does the like at once, see races.cpp.
+void watch_shared(const Warp& warp, const Instruction& instruction, int lane, std::uint64_t address,
+                  std::uint32_t bytes, bool writes);
 
 // Gives the bounds of the allocation that holds an address; 0 where there is none.
 using FindAllocation = int (*)(std::uint64_t address, std::uint64_t* low, std::uint64_t* high);

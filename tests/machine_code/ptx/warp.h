@@ -76,6 +76,7 @@ struct Block {
   const std::byte* parameters;
   std::size_t parameter_bytes;
   std::uint64_t launch;
+  std::uint32_t interval;  // between barriers, another one in every block
 };
 
 struct Warp {
@@ -87,6 +88,7 @@ struct Warp {
   std::uint32_t active;         // those of them that do this instruction
   int at;                       // the next instruction
   int waiting_at[kLanes];       // of the other lanes
+  std::uint16_t turn;           // barriers of this warp alone that it has passed
   bool stopped;                 // at a barrier or at the end
   std::int64_t groups[kLanes];  // of copies, that a lane has committed
   std::deque<Copy> copies[kLanes];
