@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 
 _C = ctypes
 _Prepare = _C.CFUNCTYPE(
@@ -24,9 +23,3 @@ def open_door(prepare, run, release, chip, lanes):
     standin.machine = machine  # kept as long as the library
     standin.standin_use(_C.byref(machine), chip.encode(), lanes)
     return standin
-
-
-def print_table(rows):
-    """Say what has run: rows of numbers with a name."""
-    for *numbers, name in rows:
-        print(*(f"{number:>17}" for number in numbers), "", name, file=sys.stderr)

@@ -17,13 +17,13 @@ FIND_ALLOCATION = _C.CFUNCTYPE(
 class Counts(_C.Structure):
     """What was seen of a kernel, as in ptx/warp.h."""
 
-    _fields_ = [
-        (name, _C.c_uint64)
-        for name in (
-            "launches", "instructions", "shared_accesses", "shared_wavefronts", "shared_least",
-            "global_accesses", "sectors", "sectors_least",
-        )
-    ]  # fmt: skip
+    _fields_ = [(name, _C.c_uint64) for name in ("launches", "instructions")]
+
+
+class Cost(_C.Structure):
+    """What an instruction's accesses to a memory cost, as in ptx/warp.h."""
+
+    _fields_ = [(name, _C.c_uint64) for name in ("accesses", "passes", "least")]
 
 
 @dataclasses.dataclass
@@ -37,6 +37,14 @@ class Kernel:
     @property
     def counts(self):
         return _library.ptx_counts(self.handle).contents
+
+    def costs(self):
+        """Give each instruction that used memory, with what that cost in shared and global."""
+        for index, statement in enumerate(self.text.statements):
+            costs = (Cost * 2)()
+            _library.ptx_costs(self.handle, index, costs)
+            if costs[0].accesses or costs[1].accesses:
+                yield statement, costs[0], costs[1]
 
     def pack(self, pointers):
         """Lay the arguments out as the kernel reads them."""
@@ -89,3 +97,4 @@ _library.ptx_run.argtypes = [_C.c_void_p, _C.c_int, _C.c_int, _C.c_uint32, _C.c_
 _library.ptx_error.restype = _C.c_char_p
 _library.ptx_counts.restype = _C.POINTER(Counts)
 _library.ptx_counts.argtypes = [_C.c_void_p]
+_library.ptx_costs.argtypes = [_C.c_void_p, _C.c_size_t, _C.c_void_p]

@@ -49,8 +49,8 @@ void copy16(Warp& warp, const Instruction& instruction) {
     else
       warp.copies[lane].push_back(copy);
   });
-  count_shared(warp, to, warp.active, kCopied);
-  count_global(warp, from, reading, kCopied);
+  count_shared(instruction, to, warp.active, kCopied);
+  count_global(instruction, from, reading, kCopied);
 }
 
 void commit(Warp& warp, const Instruction&) {

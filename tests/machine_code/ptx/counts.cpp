@@ -30,33 +30,32 @@ int wavefronts(const std::uint64_t (&addresses)[kLanes], std::uint32_t lanes, in
 }  // namespace
 
 // Accesses of 8 bytes are served by half warps, of 16 bytes by quarters.
-void count_shared(Warp& warp, const std::uint64_t (&addresses)[kLanes], std::uint32_t active,
-                  int bytes) {
+void count_shared(const Instruction& instruction, const std::uint64_t (&addresses)[kLanes],
+                  std::uint32_t active, int bytes) {
   if (!counting() || active == 0) return;
-  Counts& counts = warp.block->kernel->counts;
-  ++counts.shared_accesses;
+  ++instruction.shared.accesses;
   const int together = bytes <= kBankBytes ? kLanes : kLanes * kBankBytes / bytes;
   for (int first = 0; first < kLanes; first += together) {
     const std::uint32_t lanes = together == kLanes ? kAllLanes : ((1u << together) - 1) << first;
     if ((active & lanes) == 0) continue;
-    counts.shared_wavefronts += wavefronts(addresses, active & lanes, bytes);
-    ++counts.shared_least;
+    instruction.shared.passes += wavefronts(addresses, active & lanes, bytes);
+    ++instruction.shared.least;
   }
 }
 
-void count_global(Warp& warp, const std::uint64_t (&addresses)[kLanes], std::uint32_t active,
-                  int bytes) {
+// An address that several lanes give counts once.
+void count_global(const Instruction& instruction, const std::uint64_t (&addresses)[kLanes],
+                  std::uint32_t active, int bytes) {
   if (!counting() || active == 0) return;
-  Counts& counts = warp.block->kernel->counts;
-  ++counts.global_accesses;
+  ++instruction.global.accesses;
   std::uint64_t used[kLanes], sectors[kLanes];
   int count = 0;
   each_lane(active, [&](int lane) { used[count++] = addresses[lane]; });
   std::sort(used, used + count);
   const int unique = static_cast<int>(std::unique(used, used + count) - used);
   std::transform(used, used + unique, sectors, [](std::uint64_t at) { return at / kSectorBytes; });
-  counts.sectors += std::unique(sectors, sectors + unique) - sectors;
-  counts.sectors_least += (unique * bytes + kSectorBytes - 1) / kSectorBytes;
+  instruction.global.passes += std::unique(sectors, sectors + unique) - sectors;
+  instruction.global.least += (unique * bytes + kSectorBytes - 1) / kSectorBytes;
 }
 
 }  // namespace ptx

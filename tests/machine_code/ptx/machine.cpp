@@ -120,6 +120,7 @@ std::vector<Instruction> decode(const Encoded* code, std::size_t count) {
     static_cast<Encoded&>(decoded[i]) = code[i];
     decoded[i].run = table().operations.at(table().names[code[i].operation]);
     decoded[i].launch = 0;
+    decoded[i].shared = decoded[i].global = {};
   }
   return decoded;
 }
@@ -192,6 +193,12 @@ const char* ptx_error() {
 
 const ptx::Counts* ptx_counts(const ptx::Loaded* kernel) {
   return &kernel->counts;
+}
+
+// What an instruction's accesses to shared and to global memory cost.
+void ptx_costs(const ptx::Loaded* kernel, std::size_t index, ptx::Cost* costs) {
+  costs[0] = kernel->code[index].shared;
+  costs[1] = kernel->code[index].global;
 }
 
 }  // extern "C"

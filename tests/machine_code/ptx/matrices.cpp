@@ -27,7 +27,7 @@ void load_matrices(Warp& warp, const Instruction& instruction) {
     for (int lane = 0; lane < kLanes; ++lane)
       warp.lanes<std::uint32_t>(instruction, 1 + matrix)[lane] =
           rows[matrix * 8 + lane / 4][lane % 4];
-  count_shared(warp, addresses, kAllLanes, 16);
+  count_shared(instruction, addresses, kAllLanes, 16);
 }
 
 constexpr int kRows = 16, kColumns = 8;

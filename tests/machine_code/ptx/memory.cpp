@@ -40,8 +40,8 @@ void find_all(Warp& warp, const Instruction& instruction, std::byte* (&memory)[k
     if constexpr (kSpace == Space::kShared)
       watch_shared(warp, instruction, lane, addresses[lane], bytes, kWrites);
   });
-  if constexpr (kSpace == Space::kShared) count_shared(warp, addresses, warp.active, bytes);
-  if constexpr (kSpace == Space::kGlobal) count_global(warp, addresses, warp.active, bytes);
+  if constexpr (kSpace == Space::kShared) count_shared(instruction, addresses, warp.active, bytes);
+  if constexpr (kSpace == Space::kGlobal) count_global(instruction, addresses, warp.active, bytes);
 }
 
 template <class T>

@@ -37,9 +37,9 @@ using FindAllocation = int (*)(std::uint64_t address, std::uint64_t* low, std::u
 void use_allocations(FindAllocation find);
 
 // What the accesses of a warp's lanes cost, `active` of them, `bytes` each.
-void count_shared(Warp& warp, const std::uint64_t (&addresses)[kLanes], std::uint32_t active,
-                  int bytes);
-void count_global(Warp& warp, const std::uint64_t (&addresses)[kLanes], std::uint32_t active,
-                  int bytes);
+void count_shared(const Instruction& instruction, const std::uint64_t (&addresses)[kLanes],
+                  std::uint32_t active, int bytes);
+void count_global(const Instruction& instruction, const std::uint64_t (&addresses)[kLanes],
+                  std::uint32_t active, int bytes);
 
 }  // namespace ptx

@@ -38,17 +38,21 @@ struct Encoded {
   std::int32_t widths[kMostOperands];   // bytes of a lane's value
 };
 
+// What an instruction's accesses to a memory cost: wavefronts of shared, sectors of global memory.
+struct Cost {
+  std::uint64_t accesses, passes, least;
+};
+
 struct Instruction : Encoded {
   Operation run;
   // the memory that this instruction used last, see find_memory
   mutable std::uint64_t low, high, launch;
+  mutable Cost shared, global;
 };
 
-// What was seen of one kernel, over all its launches.
+// Of a kernel, over all its launches.
 struct Counts {
   std::uint64_t launches, instructions;
-  std::uint64_t shared_accesses, shared_wavefronts, shared_least;
-  std::uint64_t global_accesses, sectors, sectors_least;
 };
 
 struct Kernel {
