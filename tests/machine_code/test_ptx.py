@@ -24,6 +24,14 @@ def _find(address, low, high):
     return 0
 
 
+@pytest.fixture(autouse=True)
+def memory():
+    """Let kernels use the arrays of this file."""
+    before = ptx_machine.use_allocations(_find)
+    yield
+    ptx_machine.use_allocations(before)
+
+
 KERNEL = """
 .version 9.0
 .target sm_80
@@ -72,7 +80,6 @@ def run(body, given=None, threads=32, results=32, shared=4096, blocks=1):
         inputs[: given.size] = given.reshape(-1)
     outputs = aligned(results, np.uint32)
     _arrays[:] = [inputs, outputs]
-    ptx_machine.use_allocations(_find)
     kernel = ptx_machine.load(ptx_text.Module(KERNEL.replace("BODY", body)), "kernel")
     pointers = (ctypes.c_uint64 * 2)(inputs.ctypes.data, outputs.ctypes.data)
     places = (ctypes.c_void_p * 2)(*(ctypes.addressof(pointers) + 8 * i for i in range(2)))
