@@ -17,7 +17,7 @@ import ptx_machine
 import ptx_text
 
 _C = ctypes
-CHIP = "sm_80"
+CHIP = "sm_" + os.environ.get("ARCHITECTURE", "80")
 LANES = 32
 
 

@@ -95,7 +95,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->warpSize = standin::warp_size();
   properties->multiProcessorCount = standin::kMultiprocessors;
   properties->sharedMemPerBlock = kDynamicUnasked;
-  properties->sharedMemPerBlockOptin = 163 * 1024;
+  properties->sharedMemPerBlockOptin = (capability < 90 ? 163 : 227) * 1024;
   properties->totalGlobalMem = standin::kDeviceBytes;
   return cudaSuccess;
 }
