@@ -23,7 +23,7 @@ using Work = std::function<cudaError_t()>;
 // Memory of the device, or of the host where it can be reached from there.
 struct Allocation {
   std::size_t bytes;
-  bool on_device;
+  int device;  // -1: of the host
 };
 
 Machine machine = {};
@@ -50,18 +50,20 @@ const std::pair<const char* const, Allocation>* find_allocation(const void* data
   return static_cast<const char*>(data) < found->first + found->second.bytes ? &*found : nullptr;
 }
 
-cudaError_t allocate(void** data, std::size_t bytes, bool on_device) {
-  *data = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+cudaError_t allocate(void** data, std::size_t bytes, int device) {
+  const std::lock_guard lock(mutex);
+  const bool fails = controls().failing_allocation > 0 && --controls().failing_allocation == 0;
+  *data = fails ? nullptr : std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (*data == nullptr) return report(cudaErrorMemoryAllocation);
   std::memset(*data, 0xFF, bytes);  // NaN: who reads what nobody wrote is found out
-  const std::lock_guard lock(mutex);
-  allocations[static_cast<char*>(*data)] = {bytes, on_device};
+  allocations[static_cast<char*>(*data)] = {bytes, device};
+  ++controls().live_blocks;
   return cudaSuccess;
 }
 
 cudaError_t release(void* data) {
   const std::lock_guard lock(mutex);
-  allocations.erase(static_cast<char*>(data));
+  if (allocations.erase(static_cast<char*>(data)) > 0) --controls().live_blocks;
   std::free(data);
   return cudaSuccess;
 }
@@ -91,10 +93,15 @@ Kernel* find_kernel(const void* function) {
   return found == kernels.end() ? nullptr : &found->second;
 }
 
-bool in_device_memory(const void* data) {
+int device_of(const void* data) {
   const std::lock_guard lock(mutex);
   const auto* found = find_allocation(data);
-  return found != nullptr && found->second.on_device;
+  return found == nullptr ? -1 : found->second.device;
+}
+
+Controls& controls() {
+  static Controls shared;
+  return shared;
 }
 
 }  // namespace standin
@@ -116,9 +123,14 @@ namespace {
 // Streams that wait for an event of a recording stream record into the same graph until it ends.
 std::vector<cudaStream_t> joined;
 
+// The numbers 0, 1 and 2 name streams that a device has anyhow, and that record nothing.
+cudaStream_t created(cudaStream_t stream) {
+  return reinterpret_cast<std::uintptr_t>(stream) <= 2 ? nullptr : stream;
+}
+
 cudaError_t enqueue(cudaStream_t stream, Work work) {
   const std::lock_guard lock(mutex);
-  if (stream != nullptr && stream->recording != nullptr) {
+  if (created(stream) != nullptr && stream->recording != nullptr) {
     stream->recording->work.push_back(std::move(work));
     return cudaSuccess;
   }
@@ -214,7 +226,7 @@ const char* cudaGetErrorString(cudaError_t error) {
 // ----------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** data, std::size_t bytes) {
-  return allocate(data, bytes, true);
+  return allocate(data, bytes, current_device);
 }
 cudaError_t cudaFree(void* data) {
   return release(data);
@@ -243,7 +255,7 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {
-  return allocate(data, bytes, false);
+  return allocate(data, bytes, -1);
 }
 cudaError_t cudaFreeHost(void* data) {
   return release(data);
@@ -256,6 +268,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
                             cudaStream_t stream) {
   return enqueue(stream, [=] {
     std::memcpy(to, from, bytes);
+    if ((device_of(to) < 0) != (device_of(from) < 0)) controls().host_copied_bytes += bytes;
     return cudaSuccess;
   });
 }
@@ -290,7 +303,8 @@ cudaError_t cudaStreamQuery(cudaStream_t) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const std::lock_guard lock(mutex);
   const cudaStream_t other = event->recorded_on;
-  if (stream == nullptr || other == nullptr || other->recording == nullptr) return cudaSuccess;
+  if (created(stream) == nullptr || other == nullptr || other->recording == nullptr)
+    return cudaSuccess;
   if (stream->recording == nullptr) joined.push_back(stream);
   stream->recording = other->recording;
   return cudaSuccess;
@@ -304,7 +318,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  event->recorded_on = stream;
+  event->recorded_on = created(stream);
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t) {

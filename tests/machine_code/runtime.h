@@ -26,6 +26,7 @@
 #endif
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace standin {
@@ -57,7 +58,15 @@ cudaError_t report(cudaError_t error);
 void add_kernel(const void* function, Kernel kernel);
 Kernel* find_kernel(const void* function);
 
-// Whether an address lies in memory of the device.
-bool in_device_memory(const void* data);
+// The device in whose memory an address lies; -1: none's.
+int device_of(const void* data);
+
+// What tests ask for and look at, see controls.cpp.
+struct Controls {
+  int failing_allocation = 0;  // the how manieth from now; 0: none
+  std::int64_t host_copied_bytes = 0;
+  std::int64_t live_blocks = 0;
+};
+Controls& controls();
 
 }  // namespace standin

@@ -102,7 +102,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* found, const void* data) {
   *found = {};
-  found->type = standin::in_device_memory(data) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+  found->device = standin::device_of(data);
+  found->type = found->device >= 0 ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
   return cudaSuccess;
 }
 

@@ -80,8 +80,9 @@ hipError_t hipGetDeviceProperties(hipDeviceProp_t* properties, int) {
 }
 
 hipError_t hipPointerGetAttributes(hipPointerAttribute_t* found, const void* data) {
-  if (!standin::in_device_memory(data)) return standin::report(hipErrorInvalidValue);
   *found = {};
+  found->device = standin::device_of(data);
+  if (found->device < 0) return standin::report(hipErrorInvalidValue);
   found->memoryType = hipMemoryTypeDevice;
   return hipSuccess;
 }
