@@ -32,8 +32,6 @@ std::int64_t simt_live_blocks() {
 std::int64_t simt_host_copied_bytes() {
   return standin::controls().host_copied_bytes;
 }
-// everything is done at once
-void simt_defer(bool) {}
 
 void* simt_allocate(int device, std::size_t bytes) {
   void* data = nullptr;
