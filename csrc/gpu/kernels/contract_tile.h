@@ -129,8 +129,11 @@ struct Share {
   static constexpr int kCount = (Lines + kLines - 1) / kLines;
 
   __device__ static int part() { return static_cast<int>(threadIdx.x) % kRowVectors; }
+  // Of every eight lines in the order 0, 4, 1, 5, 2, 6, 3, 7: shared memory takes eight vectors at
+  // a time, and rows four apart lie in different banks.
   __device__ static int line(int i) {
-    return static_cast<int>(threadIdx.x) / kRowVectors + i * kLines;
+    const int line = static_cast<int>(threadIdx.x) / kRowVectors;
+    return (line & ~7) + (line & 1) * 4 + (line >> 1 & 3) + i * kLines;
   }
   // Bytes from the first line's to the thread's own.
   __device__ static int first_byte() { return line(0) * kRowBytes + part() * kVectorBytes; }
