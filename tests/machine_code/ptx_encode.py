@@ -133,6 +133,10 @@ class Encoder:
                 raise ValueError("only barrier 0 is known")
         else:
             opcode = self._encode_operands(encoded, statement)
+        if base == "mov" and _is_vector(statement):
+            encoded.count = len(_flat(statement)) - 1
+            encoded.size = encoded.widths[0] // encoded.count
+            opcode = "mov.pack" if statement.operands[1].startswith("{") else "mov.unpack"
         encoded.operation = self._find(opcode.encode())
         if encoded.operation < 0:
             raise ValueError("not known")
@@ -203,6 +207,10 @@ def _elements(text):
     return [part.strip() for part in text.strip("{}").split(",")]
 
 
+def _is_vector(statement):
+    return any(text.startswith("{") for text in statement.operands)
+
+
 def _any_integer(encoded, statement):
     """Say how to convert integers in registers wider than their types."""
     to, source = kinds = statement.opcode.split(".")[-2:]
@@ -253,6 +261,11 @@ def _flat(statement):
         return [(text, width) for text in _elements(operands[1])]
     if base == "ld":
         return []
+    if base == "mov" and _is_vector(statement):
+        whole, parts = sorted(operands, key=lambda text: text.startswith("{"))
+        width = ptx_text.TYPE_BYTES[statement.opcode.split(".")[-1]]
+        parts = _elements(parts)
+        return [(whole, width), *((part, width // len(parts)) for part in parts)]
     texts = []
     for text in operands:
         texts += _elements(text) if text.startswith("{") else text.split("|")

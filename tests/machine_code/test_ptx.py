@@ -110,6 +110,8 @@ def one(instruction):
         ("bfi.b32 %r5, %r4, -1, 8, 4;", lambda x: 0xFFFFF0FF | (x & 15) << 8),
         ("mul.hi.u32 %r5, %r4, 0xF0000000;", lambda x: x * 0xF0000000 >> 32),
         ("prmt.b32 %r5, %r4, 0x80, 0x0C40;", lambda x: x << 24 | 0x00FF8000 | x),
+        ("mov.b64 %rd5, {%r4, %r2};\nmov.b64 {%r5, _}, %rd5;", lambda x: x),
+        ("mov.b32 {%rs1, %rs2}, %r4;\nmov.b32 %r5, {%rs2, %rs1};", lambda x: x << 16),
         ("div.s32 %r5, -7, 2;\nadd.s32 %r5, %r5, %r4;", lambda x: x - 3),
         ("shfl.sync.bfly.b32 %r5|%p1, %r4, 5, 31, -1;", lambda x: x ^ 5),
         ("shfl.sync.down.b32 %r5|%p1, %r4, 8, 31, -1;", lambda x: np.where(x < 24, x + 8, x)),

@@ -1,4 +1,6 @@
 // Moves, selections, shifts and logic.
+#include <cstring>
+
 #include "operations.h"
 
 namespace ptx {
@@ -104,6 +106,26 @@ void add_width(Operations& operations, const std::string& bits) {
       [](S a, u32 b) { return static_cast<S>(a >> (b >= kBits ? kBits - 1 : b)); });
 }
 
+// One value of its parts, the lowest first. The instruction's operands: the value, the parts.
+void pack(Warp& warp, const Instruction& instruction) {
+  each_lane(warp.active, [&](int lane) {
+    std::byte* to = warp.frame + instruction.offsets[0] + lane * instruction.widths[0];
+    for (int i = 0; i < instruction.count; ++i, to += instruction.size)
+      std::memcpy(to, warp.frame + instruction.offsets[1 + i] + lane * instruction.size,
+                  instruction.size);
+  });
+}
+
+void unpack(Warp& warp, const Instruction& instruction) {
+  each_lane(warp.active, [&](int lane) {
+    const std::byte* from = warp.frame + instruction.offsets[0] + lane * instruction.widths[0];
+    for (int i = 0; i < instruction.count; ++i, from += instruction.size)
+      if (instruction.offsets[1 + i] >= 0)
+        std::memcpy(warp.frame + instruction.offsets[1 + i] + lane * instruction.size, from,
+                    instruction.size);
+  });
+}
+
 template <class F>
 Operation of_predicates(F) {
   return [](Warp& warp, const Instruction& instruction) {
@@ -128,6 +150,8 @@ void add_bits(Operations& operations) {
   add_width<u32>(operations, "32");
   add_width<u64>(operations, "64");
   add_predicates(operations);
+  operations["mov.pack"] = pack;
+  operations["mov.unpack"] = unpack;
   operations["bfi.b32"] = bit_field_insert<u32>;
   operations["bfi.b64"] = bit_field_insert<u64>;
   operations["shf.l.wrap.b32"] = funnel_shift_left;
