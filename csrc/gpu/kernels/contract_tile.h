@@ -185,7 +185,7 @@ class VectorLoader {
   __device__ VectorLoader(const ContractArgs& args, const Start* start)
       : args_(args), tap_(tap_of(0)) {
     for (int i = 0; i < Mine::kCount; ++i)
-      start_[i] = Mine::has(i) ? start[Mine::line(i)] : Start{};
+      start_[i] = Mine::has(i) ? load16(start + Mine::line(i)) : Start{};
   }
 
   // One step after the other.
@@ -207,7 +207,7 @@ class VectorLoader {
   using Mine = Share<Rows>;
 
   __device__ Tap tap_of(int step) const {
-    return args_.taps[step * kStep + Mine::part() * kVector];
+    return load16(args_.taps + step * kStep + Mine::part() * kVector);
   }
 
   const ContractArgs& args_;
@@ -226,10 +226,10 @@ class ElementLoader {
 
   __device__ void load(std::byte* to, int step) {
     const int k = static_cast<int>(threadIdx.x) % kStep;
-    const Tap tap = args_.taps[step * kStep + k];
+    const Tap tap = load16(args_.taps + step * kStep + k);
     const T* in = static_cast<const T*>(args_.in);
     for (int row = static_cast<int>(threadIdx.x) / kStep; row < Rows; row += kThreads / kStep) {
-      const Start start = start_[row];
+      const Start start = load16(start_ + row);
       T value = rounded<T>(0.0f);
       if (inside(args_, start, tap)) value = in[start.offset + tap.offset];
       reinterpret_cast<T*>(to + row * kRowBytes)[k] = value;

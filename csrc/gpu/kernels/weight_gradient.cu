@@ -39,7 +39,7 @@ __device__ float input_at(const WeightGradientArgs& args, std::int64_t row, std:
   if (k >= args.depth) return k == args.depth ? 1.0f : 0.0f;
   const std::int64_t sample = row / args.rows;
   const auto pixel = static_cast<std::int32_t>(row % args.rows);
-  const Tap tap = args.taps[k];
+  const Tap tap = load16(args.taps + k);
   const std::int32_t top = pixel / args.out_width * args.stride[0] - args.padding[0];
   const std::int32_t left = pixel % args.out_width * args.stride[1] - args.padding[1];
   if (static_cast<std::uint32_t>(top + tap.down) >= static_cast<std::uint32_t>(args.height) ||
