@@ -7,6 +7,7 @@ import marketplace as mp
 import numpy as np
 import pytest
 from emulated import (
+    DEFERS,
     EMULATED,
     GPUS,
     DlpackArray,
@@ -206,6 +207,7 @@ def test_a_call_follows_the_callers_stream(own, spelling):
         same_bits(opt.probe(there, y, stream=spellings(stream.handle)[spelling])[0], expected)
 
 
+@pytest.mark.skipif(not DEFERS, reason="needs work that is put off")
 def test_work_comes_too_early_without_an_order():
     _, opt = make()
     x, y = batch(MLP_SHAPE)

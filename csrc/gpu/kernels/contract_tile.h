@@ -129,8 +129,11 @@ struct Share {
   static constexpr int kCount = (Lines + kLines - 1) / kLines;
 
   __device__ static int part() { return static_cast<int>(threadIdx.x) % kRowVectors; }
+  // Of every eight lines in the order 0, 4, 1, 5, 2, 6, 3, 7: shared memory takes eight vectors at
+  // a time, and rows four apart lie in different banks.
   __device__ static int line(int i) {
-    return static_cast<int>(threadIdx.x) / kRowVectors + i * kLines;
+    const int line = static_cast<int>(threadIdx.x) / kRowVectors;
+    return (line & ~7) + (line & 1) * 4 + (line >> 1 & 3) + i * kLines;
   }
   __device__ static std::byte* place(std::byte* tile, int i) {
     return tile + line(0) * kRowBytes + part() * kVectorBytes + i * kLines * kRowBytes;
@@ -185,7 +188,7 @@ class VectorsLoader {
   __device__ VectorsLoader(const ContractArgs& args, const Start* start)
       : args_(args), tap_(tap_of(0)) {
     for (int i = 0; i < Mine::kCount; ++i)
-      start_[i] = Mine::has(i) ? start[Mine::line(i)] : Start{};
+      start_[i] = Mine::has(i) ? load16(start + Mine::line(i)) : Start{};
   }
 
   // One step after the other.
@@ -209,7 +212,7 @@ class VectorsLoader {
   using Mine = Share<Rows>;
 
   __device__ Tap tap_of(int step) const {
-    return args_.taps[step * kStep + Mine::part() * kVector];
+    return load16(args_.taps + step * kStep + Mine::part() * kVector);
   }
 
   const ContractArgs& args_;
@@ -234,10 +237,10 @@ class ElementLoader {
 
   __device__ void begin(std::byte* to, int step) const {
     const int k = static_cast<int>(threadIdx.x) % kStep;
-    const Tap tap = args_.taps[step * kStep + k];
+    const Tap tap = load16(args_.taps + step * kStep + k);
     const T* in = static_cast<const T*>(args_.in);
     for (int row = static_cast<int>(threadIdx.x) / kStep; row < Rows; row += kThreads / kStep) {
-      const Start start = start_[row];
+      const Start start = load16(start_ + row);
       T value = rounded<T>(0.0f);
       if (inside(args_, start, tap)) value = in[start.offset + tap.offset];
       reinterpret_cast<T*>(to + row * kRowBytes)[k] = value;

@@ -27,6 +27,13 @@ __device__ __forceinline__ void copy16(void* to, const void* from) {
   *static_cast<Bytes16*>(to) = *static_cast<const Bytes16*>(from);
 }
 
+// A record of 16 bytes by one load: compilers may take its members one by one.
+template <class T>
+__device__ __forceinline__ T load16(const T* from) {
+  static_assert(sizeof(T) == 16 && alignof(T) == 16);
+  return __builtin_bit_cast(T, *reinterpret_cast<const Bytes16*>(from));
+}
+
 // 16 bytes of numbers at once.
 __device__ __forceinline__ void store_rounded(const float (&values)[4], float* to) {
   copy16(to, values);

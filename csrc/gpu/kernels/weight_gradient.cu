@@ -65,7 +65,7 @@ class Column {
  public:
   __device__ Column(const WeightGradientArgs& args, std::int64_t k)
       : inside_(k < args.depth), bias_(k == args.depth) {
-    if (inside_) tap_ = args.taps[k];
+    if (inside_) tap_ = load16(args.taps + k);
   }
   __device__ float of(const WeightGradientArgs& args, const Row& row) const {
     const bool valid =
