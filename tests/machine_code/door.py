@@ -3,6 +3,9 @@
 import ctypes
 import os
 
+import marketplace as mp
+import pytest
+
 _C = ctypes
 _Prepare = _C.CFUNCTYPE(
     _C.c_int, _C.c_void_p, _C.c_size_t, _C.c_char_p, _C.c_uint, _C.c_uint, _C.c_size_t,
@@ -23,3 +26,10 @@ def open_door(prepare, run, release, chip, lanes):
     standin.machine = machine  # kept as long as the library
     standin.standin_use(_C.byref(machine), chip.encode(), lanes)
     return standin
+
+
+def require(kind):
+    """Stop the tests where the plugin cannot be used: they would all run on the CPU."""
+    problem = mp.build_info()["plugins"][kind]["problem"]
+    if problem is not None:
+        raise pytest.UsageError(f"{kind} plugin: {problem}")

@@ -78,6 +78,11 @@ _standin = door.open_door(_prepare, _run, _release, CHIP, LANES)
 ptx_machine.use_allocations(_standin.standin_find_allocation)
 
 
+def pytest_configure():
+    """Ask for the device before anything runs."""
+    door.require("cuda")
+
+
 def pytest_sessionfinish():
     """Say what has run."""
     kernels = sorted(_kernels.values(), key=lambda kernel: kernel.text.name)
