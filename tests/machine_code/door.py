@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 
 import marketplace as mp
 import pytest
@@ -20,8 +21,21 @@ class _Machine(_C.Structure):
 
 
 def open_door(prepare, run, release, chip, lanes):
-    """Have the stand-in call these functions for launches; give its library."""
-    machine = _Machine(_Prepare(prepare), _Run(run), _Release(release))
+    """Have the stand-in call these functions for launches; give its library.
+
+    One launch is prepared or runs at a time, whoever asks.
+    """
+    turn = threading.Lock()
+
+    def prepare_alone(*launch):
+        with turn:
+            return prepare(*launch)
+
+    def run_alone(number):
+        with turn:
+            return run(number)
+
+    machine = _Machine(_Prepare(prepare_alone), _Run(run_alone), _Release(release))
     standin = _C.CDLL(os.environ["MARKETPLACE_STANDIN"], mode=_C.RTLD_GLOBAL)
     standin.machine = machine  # kept as long as the library
     standin.standin_use(_C.byref(machine), chip.encode(), lanes)

@@ -128,11 +128,15 @@ cudaStream_t created(cudaStream_t stream) {
   return reinterpret_cast<std::uintptr_t>(stream) <= 2 ? nullptr : stream;
 }
 
+// The machine may wait for Python, whose lock another thread may have that waits for ours: nothing
+// is run under it.
 cudaError_t enqueue(cudaStream_t stream, Work work) {
-  const std::lock_guard lock(mutex);
-  if (created(stream) != nullptr && stream->recording != nullptr) {
-    stream->recording->work.push_back(std::move(work));
-    return cudaSuccess;
+  {
+    const std::lock_guard lock(mutex);
+    if (created(stream) != nullptr && stream->recording != nullptr) {
+      stream->recording->work.push_back(std::move(work));
+      return cudaSuccess;
+    }
   }
   return report(work());
 }
@@ -168,7 +172,6 @@ int standin_find_allocation(std::uint64_t address, std::uint64_t* low, std::uint
 
 cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments,
                              std::size_t shared_bytes, cudaStream_t stream) {
-  const std::lock_guard lock(mutex);
   const Kernel* kernel = find_kernel(function);
   if (kernel == nullptr || kernel->code == nullptr) return report(cudaErrorInvalidDeviceFunction);
   if (grid.y != 1 || grid.z != 1 || block.y != 1 || block.z != 1)
