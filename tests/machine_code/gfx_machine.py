@@ -92,7 +92,22 @@ class _NoScalarBase(emu._Ctx):
 
 def _compile_flat(inst, ctx):
     ctx.__class__ = _NoScalarBase
-    return emu._compile_mem_op(inst, ctx)
+    with _global_pcode():
+        return emu._compile_mem_op(inst, ctx)
+
+
+@contextlib.contextmanager
+def _global_pcode():
+    """Have addresses of any memory mean global memory: nothing else is reached by them here."""
+    original = emu.get_pcode
+    operations = emu.ir4.VGLOBALOp
+    emu.get_pcode = lambda op: original(
+        getattr(operations, op.name.replace("FLAT_", "GLOBAL_")) if ARCH == "rdna4" else op
+    )
+    try:
+        yield
+    finally:
+        emu.get_pcode = original
 
 
 def _compile_shared(inst, ctx):
@@ -114,7 +129,7 @@ def _compile_cached(inst, ctx):
 _SHARED = (emu.ir3.DS, emu.ir4.DS, emu.irc.DS)
 _compile_mubuf = emu._INST_HANDLERS[emu.irc.MUBUF]
 emu._INST_HANDLERS.update(dict.fromkeys(_SHARED, _compile_shared))
-emu._INST_HANDLERS[emu.irc.FLAT] = _compile_flat
+emu._INST_HANDLERS[emu.irc.FLAT] = emu._INST_HANDLERS[emu.ir4.VFLAT] = _compile_flat
 emu._INST_HANDLERS[emu.irc.MUBUF] = emu._INST_HANDLERS[emu.ir4.VGLOBAL] = _compile_cached
 
 

@@ -129,8 +129,10 @@ class Encoder:
         elif base == "cp":
             opcode = self._encode_copy(encoded, statement)
         elif base == "bar" and opcode != "bar.warp.sync":
-            if statement.operands != ["0"]:
+            reduces = opcode.startswith("bar.red.")
+            if statement.operands[reduces : 1 + reduces] != ["0"]:
                 raise ValueError("only barrier 0 is known")
+            self._encode_operands(encoded, statement)
         else:
             opcode = self._encode_operands(encoded, statement)
         if base == "mov" and _is_vector(statement):
@@ -253,9 +255,11 @@ def _conversion_widths(words):
 def _flat(statement):
     """Give the operands in the machine's order, vectors in their parts, with their widths."""
     base = statement.opcode.split(".")[0]
+    operands = statement.operands
+    if statement.opcode.startswith("bar.red."):
+        return [(operands[0], 0), (operands[2], 0)]
     if base in ("bra", "label", "cp", "ret") or (base == "bar" and "warp" not in statement.opcode):
         return []
-    operands = statement.operands
     if base == "st":
         width = max(ptx_text.TYPE_BYTES[statement.opcode.split(".")[-1]], 2)
         return [(text, width) for text in _elements(operands[1])]

@@ -11,6 +11,9 @@ TYPE_BYTES = {
 _ENTRY = re.compile(r"\.entry\s+(\w+)\s*\(")
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+(\w+)(?:\[(\d+)\])?")
 _REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(%\w+)<(\d+)>;")
+_ONE_REGISTER = re.compile(r"\.reg\s+\.\w+\s+(%[a-z]+)(\d+)\s*;")
+_REGISTER = re.compile(r"%[a-z]+\d+")
+_SCOPED = 1_000_000  # no kernel has so many registers
 _SHARED = re.compile(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+(\w+)(?:\[(\d+)\])?;")
 _DYNAMIC = re.compile(r"\.extern\s+\.shared\s+\.align\s+(\d+)\s+\.b8\s+(\w+)\[\];")
 _MOST_THREADS = re.compile(r"\.maxntid\s+(\d+)")
@@ -67,15 +70,45 @@ class Module:
         """Read a kernel."""
         start = self._at[name]
         body = self._text.index("{", start)
-        end = self._text.index("\n}", body)
         kernel = Kernel(name)
         _read_head(kernel, self._text[start:body])
         first = self._text.count("\n", 0, body) + 1
-        for number, line in enumerate(self._text[body + 1 : end].split("\n"), first):
-            _read_line(kernel, number, line.split("//")[0].strip())
+        scopes = _Scopes()
+        for number, line in enumerate(self._text[body + 1 :].split("\n"), first):
+            line = scopes.read(line.split("//")[0].strip())
+            if line is None:
+                break
+            _read_line(kernel, number, line)
         kernel.shared_bytes = _aligned(kernel.shared_bytes, _DYNAMIC_ALIGNMENT)
         kernel.shared.update(dict.fromkeys(self._dynamic, kernel.shared_bytes))
         return kernel
+
+
+class _Scopes:
+    """Registers that are declared between braces, by names that nothing else has."""
+
+    def __init__(self):
+        self._names = []  # of each scope that is open
+        self._count = 0
+
+    def read(self, line):
+        """Give the line with those names; nothing for a brace, None for the kernel's last."""
+        if line == "{":
+            self._names.append({})
+        elif line == "}":
+            if not self._names:
+                return None
+            self._names.pop()
+        elif self._names and (declared := _ONE_REGISTER.match(line)):
+            self._count += 1
+            self._names[-1][declared[1] + declared[2]] = f"{declared[1]}{_SCOPED + self._count}"
+        else:
+            return _REGISTER.sub(self._rename, line)
+        return ""
+
+    def _rename(self, found):
+        inner = (names[found[0]] for names in reversed(self._names) if found[0] in names)
+        return next(inner, found[0])
 
 
 def _read_head(kernel, head):

@@ -92,12 +92,11 @@ class Member {
 template <int N>
 __device__ void find_affines(const NormArgs& args, const Member<N>& me, const float (&mean)[N],
                              const float (&squares)[N], Affine (&affines)[N]) {
-  const float* weights = parameters(args, me.row, args.weight_at);
-  const float* biases = parameters(args, me.row, args.bias_at);
   float weight[N], bias[N];
   for (int i = 0; i < N; ++i) weight[i] = 1, bias[i] = 0;
-  if (weights != nullptr) load_floats(weights + me.channel, weight);
-  if (biases != nullptr) load_floats(biases + me.channel, bias);
+  if (args.weight_at >= 0)
+    load_floats(parameters(args, me.row, args.weight_at) + me.channel, weight);
+  if (args.bias_at >= 0) load_floats(parameters(args, me.row, args.bias_at) + me.channel, bias);
   const auto count = static_cast<float>(args.pixels);
   for (int i = 0; i < N; ++i)
     affines[i] = {mean[i], weight[i] * rsqrtf(squares[i] / count + args.eps), bias[i],

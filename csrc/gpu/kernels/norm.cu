@@ -10,8 +10,7 @@ constexpr std::int64_t kAppliedRows = 128;       // that a block of a batch norm
 
 __device__ float parameter(const NormArgs& args, std::int64_t row, std::int64_t at,
                            std::int64_t channel, float otherwise) {
-  const float* values = parameters(args, row, at);
-  return values == nullptr ? otherwise : values[channel];
+  return at < 0 ? otherwise : parameters(args, row, at)[channel];
 }
 
 __device__ Affine make_affine(const NormArgs& args, std::int64_t row, std::int64_t channel,

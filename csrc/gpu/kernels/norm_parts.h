@@ -16,9 +16,8 @@ __device__ inline float apply(const Affine& affine, float x) {
   return y < affine.floor ? affine.floor : y;
 }
 
-// A vendor's weights or biases, by channel; nullptr where the layer has none.
+// A vendor's weights or biases, by channel.
 __device__ inline const float* parameters(const NormArgs& args, std::int64_t row, std::int64_t at) {
-  if (at < 0) return nullptr;
   return reinterpret_cast<const float*>(args.packed + args.vendor[row] * args.packed_stride + at);
 }
 

@@ -106,6 +106,8 @@ void add_approximations(Operations& operations) {
       unary<float, float>([](float a) { return canonical(std::exp2(a)); });
   operations["rcp.approx.ftz.f32"] =
       unary<float, float>([](float a) { return canonical(flush(1.0f / flush(a))); });
+  operations["rsqrt.approx.f32"] = unary<float, float>(
+      [](float a) { return canonical(static_cast<float>(1 / std::sqrt(double{a}))); });
   operations["sqrt.approx.f32"] =
       unary<float, float>([](float a) { return canonical(std::sqrt(a)); });
 }

@@ -39,6 +39,13 @@ void wait_for_block(Warp& warp, const Instruction& instruction) {
   warp.stopped = true;
 }
 
+// A barrier behind which all know whether any lane of the block said yes.
+void ask_block(Warp& warp, const Instruction& instruction) {
+  wait_for_block(warp, instruction);
+  warp.block->any |= (warp.predicate(instruction, 1) & warp.active) != 0;
+  warp.asking = &instruction;
+}
+
 // The lanes that take part, the same for all of them; each must be here.
 void check_members(Warp& warp, const Instruction& instruction, int operand) {
   const std::uint32_t* members = warp.lanes<std::uint32_t>(instruction, operand);
@@ -136,6 +143,7 @@ void add_control(Operations& operations) {
   operations["bra"] = branch;
   operations["ret"] = finish;
   operations["bar.sync"] = wait_for_block;
+  operations["bar.red.or.pred"] = ask_block;
   operations["bar.warp.sync"] = wait_for_warp;
   add_shuffles(operations);
   operations["vote.sync.any.pred"] =

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "memory.h"
 
@@ -56,6 +57,7 @@ void begin(Warp& warp, Block& block, const Specials& specials, int index) {
   warp.live = warp.running = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
   warp.at = 0;
   warp.turn = 0;
+  warp.asking = nullptr;
   std::fill_n(warp.groups, kLanes, 0);
   for (auto& copies : warp.copies) copies.clear();
   fill(warp, specials.tid, first, 1);
@@ -63,6 +65,14 @@ void begin(Warp& warp, Block& block, const Specials& specials, int index) {
   fill(warp, specials.ctaid, block.index, 0);
   fill(warp, specials.ntid, block.threads, 0);
   fill(warp, specials.nctaid, block.blocks, 0);
+}
+
+// Tells a warp that asks at a barrier what the lanes of all warps said there.
+void answer(Warp& warp, bool any) {
+  if (warp.asking == nullptr) return;
+  warp.active = warp.live;
+  set_predicate(warp, warp.predicate(*warp.asking, 0), any ? kAllLanes : 0);
+  warp.asking = nullptr;
 }
 
 // Runs to the next barrier or to the end.
@@ -85,13 +95,16 @@ void advance(Warp& warp) {
 void run_block(Block& block, std::vector<Warp>& warps, const Specials& specials) {
   // what a block finds in shared memory is what another one left
   std::memset(block.shared, 0xFF, block.shared_end);
+  block.any = false;
   for (std::size_t i = 0; i < warps.size(); ++i)
     begin(warps[i], block, specials, static_cast<int>(i));
   for (bool some = true; some;) {
     some = false;
     block.interval = ++intervals;
+    const bool any = std::exchange(block.any, false);
     for (Warp& warp : warps) {
       if (warp.live == 0) continue;
+      answer(warp, any);
       advance(warp);
       some = some || warp.live != 0;
     }

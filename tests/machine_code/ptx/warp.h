@@ -81,6 +81,7 @@ struct Block {
   std::size_t parameter_bytes;
   std::uint64_t launch;
   std::uint32_t interval;  // between barriers, another one in every block
+  bool any;                // what lanes said at the barrier that warps are coming to
 };
 
 struct Warp {
@@ -94,6 +95,7 @@ struct Warp {
   int waiting_at[kLanes];       // of the other lanes
   std::uint16_t turn;           // barriers of this warp alone that it has passed
   bool stopped;                 // at a barrier or at the end
+  const Instruction* asking;    // the barrier at which it waits to be told of all lanes
   std::int64_t groups[kLanes];  // of copies, that a lane has committed
   std::deque<Copy> copies[kLanes];
 
