@@ -27,6 +27,7 @@ def _load():
 
 _LIBRARY = _load()
 GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
+FIRST = GPUS[0] if GPUS else None
 EMULATED = _LIBRARY is not None and "cuda:0" in GPUS
 DEFERS = EMULATED and hasattr(_LIBRARY, "simt_defer")  # or does all work at once
 several = pytest.mark.skipif(len(GPUS) < 2, reason="one GPU only")
@@ -64,7 +65,7 @@ def call(name, *arguments):
     return result
 
 
-def make(layers=MLP, device="cuda:0", **options):
+def make(layers=MLP, device=FIRST, **options):
     """Build a market of its own and an optimizer of it."""
     built = build(layers, VENDORS)
     options = {"seeds": fresh_seeds(VENDORS), "seed": 1} | options

@@ -5,7 +5,7 @@ import itertools
 import marketplace as mp
 import numpy as np
 import pytest
-from emulated import EMULATED, GPUS, DlpackArray, InterfaceArray, call, make
+from emulated import EMULATED, FIRST, GPUS, DlpackArray, InterfaceArray, call, make
 from marketplace import nn, replay
 from markets import (
     CONV,
@@ -46,7 +46,7 @@ def same_state(mine, theirs):
         same_bits(np.asarray(value), np.asarray(theirs[key]))
 
 
-def twins(layers=MLP, device="cuda:0", **options):
+def twins(layers=MLP, device=FIRST, **options):
     return [make(layers, device, **options)[1] for _ in range(2)]
 
 

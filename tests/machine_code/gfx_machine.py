@@ -126,6 +126,17 @@ def _compile_cached(inst, ctx):
     )
 
 
+def _find_lanes(lane, control, row_mask, bank_mask, wave_size):
+    """Know also the control by which all lanes of a row read one of them."""
+    if control & 0x1F0 != _ROW_SHARE:
+        return _dpp16_ctrl(lane, control, row_mask, bank_mask, wave_size)
+    itself, enabled, valid = _dpp16_ctrl(lane, _OWN_LANE, row_mask, bank_mask, wave_size)
+    row = itself & emu._c(~15, dtypes.int)
+    return row + emu._c(control & 15, dtypes.int), enabled, valid
+
+
+_ROW_SHARE, _OWN_LANE = 0x150, 0xE4
+_dpp16_ctrl, emu._dpp16_ctrl = emu._dpp16_ctrl, _find_lanes
 _SHARED = (emu.ir3.DS, emu.ir4.DS, emu.irc.DS)
 _compile_mubuf = emu._INST_HANDLERS[emu.irc.MUBUF]
 emu._INST_HANDLERS.update(dict.fromkeys(_SHARED, _compile_shared))
