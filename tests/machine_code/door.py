@@ -1,8 +1,12 @@
 """The stand-in for a vendor's runtime, and how it has a machine run kernels."""
 
+import contextlib
 import ctypes
+import dataclasses
 import os
 import threading
+import traceback
+from typing import Any
 
 import marketplace as mp
 import pytest
@@ -20,26 +24,56 @@ class _Machine(_C.Structure):
     _fields_ = [("prepare", _Prepare), ("run", _Run), ("release", _Release)]
 
 
-def open_door(prepare, run, release, chip, lanes):
+@dataclasses.dataclass
+class Launch:
+    """A machine's kernel with the values of its arguments, as it laid them out."""
+
+    kernel: Any
+    blocks: int
+    threads: int
+    shared_bytes: int
+    arguments: _C.Array
+
+
+def open_door(prepare, run, chip, lanes):
     """Have the stand-in call these functions for launches; give its library.
 
-    One launch is prepared or runs at a time, whoever asks.
+    ``prepare(code, size, name, blocks, threads, shared_bytes, pointers)`` gives a Launch, None
+    where the chip could not run it; ``run(launch)`` does it. One is prepared or runs at a time,
+    whoever asks; what they raise is printed, and the launch has failed.
     """
-    turn = threading.Lock()
+    turn, launches = threading.Lock(), {}
 
-    def prepare_alone(*launch):
-        with turn:
-            return prepare(*launch)
+    def keep(code, size, name, *rest):
+        with turn, _printed():
+            if (launch := prepare(code, size, name.decode(), *rest)) is not None:
+                number = max(launches, default=0) + 1
+                launches[number] = launch
+                return number
+        return -1
 
-    def run_alone(number):
-        with turn:
-            return run(number)
+    def run_kept(number):
+        with turn, _printed():
+            run(launches[number])
+            return 0
+        return 1
 
-    machine = _Machine(_Prepare(prepare_alone), _Run(run_alone), _Release(release))
+    def release(number):
+        launches.pop(number, None)
+
+    machine = _Machine(_Prepare(keep), _Run(run_kept), _Release(release))
     standin = _C.CDLL(os.environ["MARKETPLACE_STANDIN"], mode=_C.RTLD_GLOBAL)
     standin.machine = machine  # kept as long as the library
     standin.standin_use(_C.byref(machine), chip.encode(), lanes)
     return standin
+
+
+@contextlib.contextmanager
+def _printed():
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
 
 
 def require(kind):

@@ -8,31 +8,17 @@ the environment must hold.
 
 import collections
 import ctypes
-import dataclasses
 import os
 import sys
-import traceback
 
 import door
 import gfx_machine
-from code_object import Kernel, kernels_of
+from code_object import kernels_of
 from gfx_machine import CHIP, LANES
 
 _C = ctypes
 
 
-@dataclasses.dataclass
-class Launch:
-    """A kernel with the values of its arguments."""
-
-    kernel: Kernel
-    blocks: int
-    threads: int
-    shared_bytes: int
-    arguments: _C.Array
-
-
-_launches: dict[int, Launch] = {}
 # By kernel: launches, blocks, instructions of all waves.
 counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0, 0])
 
@@ -65,35 +51,23 @@ def _pack(kernel, blocks, threads, pointers):
 
 
 def _prepare(code, size, name, blocks, threads, shared_bytes, pointers):
-    kernel = kernels_of(code, size)[1][name.decode()]
+    kernel = kernels_of(code, size)[1][name]
     if threads > 1024 or kernel.shared_bytes + shared_bytes > gfx_machine.LDS_LIMIT:
-        return -1
-    number = max(_launches, default=0) + 1
+        return None
     packed = _pack(kernel, blocks, threads, pointers)
-    _launches[number] = Launch(kernel, blocks, threads, shared_bytes, packed)
-    return number
+    return door.Launch(kernel, blocks, threads, shared_bytes, packed)
 
 
-def _run(number):
-    try:
-        launch = _launches[number]
-        count = counts[launch.kernel.name]
-        count[0] += 1
-        count[1] += launch.blocks
-        with gfx_machine.subnormals(launch.kernel):
-            for block in range(launch.blocks):
-                count[2] += gfx_machine.run_block(launch, block)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
+def _run(launch):
+    count = counts[launch.kernel.name]
+    count[0] += 1
+    count[1] += launch.blocks
+    with gfx_machine.subnormals(launch.kernel):
+        for block in range(launch.blocks):
+            count[2] += gfx_machine.run_block(launch, block)
 
 
-def _release(number):
-    _launches.pop(number, None)
-
-
-_standin = door.open_door(_prepare, _run, _release, CHIP, LANES)
+_standin = door.open_door(_prepare, _run, CHIP, LANES)
 
 
 def report():

@@ -5,11 +5,9 @@
 """
 
 import ctypes
-import dataclasses
 import functools
 import os
 import sys
-import traceback
 
 import door
 import ptx_costs
@@ -21,18 +19,6 @@ CHIP = "sm_" + os.environ.get("ARCHITECTURE", "80")
 LANES = 32
 
 
-@dataclasses.dataclass
-class Launch:
-    """A kernel with the values of its arguments."""
-
-    kernel: ptx_machine.Kernel
-    blocks: int
-    threads: int
-    shared_bytes: int
-    arguments: _C.Array
-
-
-_launches: dict[int, Launch] = {}
 _kernels: dict[tuple[int, str], ptx_machine.Kernel] = {}
 
 
@@ -48,33 +34,17 @@ def _kernel(address, size, name):
 
 
 def _prepare(code, size, name, blocks, threads, shared_bytes, pointers):
-    try:
-        kernel = _kernel(code, size, name.decode())
-    except Exception:
-        traceback.print_exc()
-        return -1
+    kernel = _kernel(code, size, name)
     if not kernel.fits(threads, shared_bytes):
-        return -1
-    number = max(_launches, default=0) + 1
-    _launches[number] = Launch(kernel, blocks, threads, shared_bytes, kernel.pack(pointers))
-    return number
+        return None
+    return door.Launch(kernel, blocks, threads, shared_bytes, kernel.pack(pointers))
 
 
-def _run(number):
-    launch = _launches[number]
-    try:
-        launch.kernel.run(launch.blocks, launch.threads, launch.shared_bytes, launch.arguments)
-    except Exception:
-        traceback.print_exc()
-        return 1
-    return 0
+def _run(launch):
+    launch.kernel.run(launch.blocks, launch.threads, launch.shared_bytes, launch.arguments)
 
 
-def _release(number):
-    _launches.pop(number, None)
-
-
-_standin = door.open_door(_prepare, _run, _release, CHIP, LANES)
+_standin = door.open_door(_prepare, _run, CHIP, LANES)
 ptx_machine.use_allocations(_standin.standin_find_allocation)
 
 

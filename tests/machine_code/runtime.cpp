@@ -1,6 +1,6 @@
 // A stand-in for the host side of a vendor's runtime, as far as the plugin calls it: the plugin
 // itself, built by the vendor's compiler for a chip, runs where there is no such chip. What kernels
-// do is left to a machine that emulates the chip (machine.py, ptx.py). Everything is done at once
+// do is left to a machine that emulates the chip (gfx.py, ptx.py). Everything is done at once
 // and in order, but what a stream records: that is kept and done at each launch of the graph.
 // Whether work waits for what it must is the business of tests/simt.
 #include "runtime.h"

@@ -6,8 +6,8 @@
 //   kHasTf32                            whether tiles of Tf32 are worth more than those of float
 //   shuffle, shuffle_xor, shuffle_down, any_lane, all_lanes, sync_warp   over all lanes of a warp
 //   MP_LAUNCH_BOUNDS(threads, blocks)   as __launch_bounds__ of a kernel
-//   MP_UNROLL                           before a loop: loads of several rounds are under way at
-//   once dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
+//   MP_UNROLL                           before a loop: loads of several rounds at once
+//   dynamic_shared                      the block's dynamic shared memory, 16-byte aligned
 //   Copy16, copy_async_commit, copy_async_wait<N>
 //   keep_order()                        memory is touched before and behind it as the source says
 //   keep_order(value)                   and not behind it before the value is there
