@@ -2,8 +2,9 @@
 # (libmarketplace_hip.so) and opened at run time, so that one build works with any or no GPU.
 set(MARKETPLACE_CUDA AUTO CACHE STRING "Build the CUDA plugin: AUTO (nvcc and a driver are here), ON, OFF")
 set(MARKETPLACE_HIP AUTO CACHE STRING "Build the HIP plugin: AUTO (hipcc and a driver are here), ON, OFF")
-set(MARKETPLACE_CUDA_ARCHITECTURES 80 90 CACHE STRING "Compute capabilities; PTX of the last one too")
-set(MARKETPLACE_HIP_ARCHITECTURES gfx90a gfx942 gfx1030 gfx1100 gfx1201 CACHE STRING "AMD chips")
+set(MARKETPLACE_CUDA_ARCHITECTURES "" CACHE STRING "Compute capabilities, 80;90 if empty; PTX of the last one too")
+set(MARKETPLACE_HIP_ARCHITECTURES "" CACHE STRING
+    "AMD chips; if empty those of this machine (AUTO), or all that we name and the compiler knows (ON)")
 set(MARKETPLACE_CUDA_FLAGS "" CACHE STRING "More flags for nvcc")
 set(MARKETPLACE_CUDA_RUNTIME static CACHE STRING "CUDA's runtime: static (in the plugin) or shared")
 set(MARKETPLACE_HIP_FLAGS "" CACHE STRING "More flags for the HIP compiler")
@@ -12,44 +13,22 @@ find_program(MARKETPLACE_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATH_SUFFIX
              PATHS /usr/local/cuda)
 find_program(MARKETPLACE_HIPCC hipcc HINTS ENV ROCM_PATH ENV HIP_PATH PATH_SUFFIXES bin
              PATHS /opt/rocm)
+include(gpu_choice)
 
-# AUTO does not spend minutes on a plugin that this machine cannot use: it wants the driver's device
-# file beside the compiler.
-function(marketplace_wants_plugin name option compiler device_file result)
-  set(${result} OFF PARENT_SCOPE)
-  if(option STREQUAL "OFF")
-    message(STATUS "${name} plugin: off")
-  elseif(option STREQUAL "ON")
-    if(NOT compiler)
-      message(FATAL_ERROR "${name} plugin: asked for, but its compiler was not found "
-                          "(looked for ${ARGN}; see MARKETPLACE_NVCC, MARKETPLACE_HIPCC)")
-    endif()
-    message(STATUS "${name} plugin: on, by ${compiler}")
-    set(${result} ON PARENT_SCOPE)
-  elseif(NOT option STREQUAL "AUTO")
-    message(FATAL_ERROR "${name} plugin: expected AUTO, ON or OFF, received ${option}")
-  elseif(NOT compiler)
-    message(STATUS "${name} plugin: not built, ${ARGN} was not found")
-  elseif(NOT EXISTS "${device_file}")
-    message(STATUS "${name} plugin: not built, ${compiler} is here but no driver (${device_file}); "
-                   "ON builds it all the same")
-  else()
-    message(STATUS "${name} plugin: built, ${compiler} and ${device_file} are here")
-    set(${result} ON PARENT_SCOPE)
-  endif()
-endfunction()
-
-# How each vendor's compiler is called: <vendor>_compile for kernels, <vendor>_host for the sources without,
-# which need no pass per chip, <vendor>_link.
-function(marketplace_gpu_commands)
-  set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -I "${PROJECT_SOURCE_DIR}/csrc"
+# How a vendor's compiler is called: <vendor>_compile for kernels, <vendor>_host for the sources without,
+# which need no pass per chip, <vendor>_link. The chips are those in ARGN.
+function(marketplace_gpu_commands vendor)
+  list(JOIN ARGN "/" architectures)
+  string(TOUPPER "${vendor}" upper)
+  set(define "-DMARKETPLACE_${upper}_ARCHITECTURES=\"${architectures}\"")
+  set(cuda "${MARKETPLACE_NVCC}" -std=c++20 -O3 -I "${PROJECT_SOURCE_DIR}/csrc" ${define}
       -Xcompiler -fPIC,-fvisibility=hidden,-ffp-contract=off,-Wall,-Wextra ${MARKETPLACE_CUDA_FLAGS})
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 14)
     list(APPEND cuda -Xcompiler -Wno-restrict)  # false alarms, see warnings.cmake
   endif()
   set(hip "${CMAKE_COMMAND}" -E env HIP_PLATFORM=amd "${MARKETPLACE_HIPCC}"
       ${MARKETPLACE_HIP_FLAGS})
-  set(hip_compile ${hip} -x hip -D__HIP_PLATFORM_AMD__ -std=c++20 -O3 -ffp-contract=off
+  set(hip_compile ${hip} -x hip -D__HIP_PLATFORM_AMD__ ${define} -std=c++20 -O3 -ffp-contract=off
       -I "${PROJECT_SOURCE_DIR}/csrc" -fPIC -fvisibility=hidden -Wall -Wextra)
   if(MARKETPLACE_WARNINGS_AS_ERRORS)
     list(APPEND cuda -Werror all-warnings)
@@ -59,15 +38,15 @@ function(marketplace_gpu_commands)
   # "contract": two roundings stay two, as on the CPU (cmake/defaults.cmake)
   list(APPEND cuda -fmad=false)
   set(targets)
-  foreach(architecture IN LISTS MARKETPLACE_CUDA_ARCHITECTURES)
+  foreach(architecture IN LISTS ARGN)
     list(APPEND targets -gencode "arch=compute_${architecture},code=sm_${architecture}")
   endforeach()
-  list(GET MARKETPLACE_CUDA_ARCHITECTURES -1 newest)
+  list(GET ARGN -1 newest)
   list(APPEND targets -gencode "arch=compute_${newest},code=compute_${newest}")
   set(cuda_compile ${cuda} ${targets} PARENT_SCOPE)
   set(cuda_link ${cuda} -cudart ${MARKETPLACE_CUDA_RUNTIME} ${targets} PARENT_SCOPE)
   set(targets)
-  foreach(architecture IN LISTS MARKETPLACE_HIP_ARCHITECTURES)
+  foreach(architecture IN LISTS ARGN)
     list(APPEND targets "--offload-arch=${architecture}")
   endforeach()
   set(hip_compile ${hip_compile} ${targets} PARENT_SCOPE)
@@ -76,9 +55,9 @@ function(marketplace_gpu_commands)
   set(hip_link ${hip} --hip-link ${targets} PARENT_SCOPE)
 endfunction()
 
-# libmarketplace_<vendor>.so from the device sources (paths relative to csrc/gpu).
+# libmarketplace_<vendor>.so from the device sources (paths relative to csrc/gpu), for the chips in ARGN.
 function(marketplace_gpu_plugin vendor)
-  marketplace_gpu_commands()
+  marketplace_gpu_commands(${vendor} ${ARGN})
   set(objects)
   foreach(source IN LISTS MARKETPLACE_GPU_SOURCES)
     set(object "${CMAKE_CURRENT_BINARY_DIR}/${vendor}/${source}.o")
@@ -108,7 +87,7 @@ function(marketplace_gpu_plugin vendor)
   install(FILES "${plugin}" DESTINATION "${MARKETPLACE_PLUGIN_DESTINATION}" COMPONENT plugin)
 endfunction()
 
-marketplace_wants_plugin(CUDA "${MARKETPLACE_CUDA}" "${MARKETPLACE_NVCC}" /dev/nvidiactl
-                         MARKETPLACE_BUILD_CUDA nvcc)
-marketplace_wants_plugin(HIP "${MARKETPLACE_HIP}" "${MARKETPLACE_HIPCC}" /dev/kfd
-                         MARKETPLACE_BUILD_HIP hipcc)
+marketplace_choose_chips(cuda CUDA "${MARKETPLACE_NVCC}" nvcc /dev/nvidiactl "80;90" "80;90" MARKETPLACE_CUDA_CHIPS)
+marketplace_chips_here(here)
+set(named gfx90a gfx942 gfx1030 gfx1100 gfx1201)
+marketplace_choose_chips(hip HIP "${MARKETPLACE_HIPCC}" hipcc /dev/kfd "${here}" "${named}" MARKETPLACE_HIP_CHIPS)

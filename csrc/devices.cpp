@@ -57,6 +57,10 @@ const Plugin& find_device(const std::string& device, int& index) {
          "'" + device + "' (" + plugin->problem + ")");
   if (name.index >= static_cast<int>(plugin->devices.size()))
     fail(ErrorKind::runtime, "device", "one of " + known_devices(), "'" + device + "'");
+  const PluginDevice& found = plugin->devices[name.index];
+  if (!found.problem.empty())
+    fail(ErrorKind::runtime, "device", "one of " + known_devices(),
+         "'" + device + "' (" + found.description + ": " + found.problem + ")");
   index = name.index;
   return *plugin;
 }
@@ -78,7 +82,7 @@ std::shared_ptr<Backend> make_gpu(const std::vector<std::string>& devices, Plugi
 // What "auto" stands for.
 std::string best_device() {
   for (const Plugin& plugin : plugins())
-    if (plugin.problem.empty()) return plugin.kind + ":0";
+    if (plugin.problem.empty()) return plugin.kind + ":" + std::to_string(plugin.first_usable());
   return "cpu";
 }
 
@@ -88,8 +92,9 @@ std::vector<DeviceInfo> usable_devices() {
   std::vector<DeviceInfo> devices = {{"cpu", "cpu", active_isa(), cpu::default_threads()}};
   for (const Plugin& plugin : plugins())
     for (std::size_t i = 0; i < plugin.devices.size(); ++i)
-      devices.push_back(
-          {plugin.kind + ":" + std::to_string(i), plugin.kind, plugin.devices[i].description, 1});
+      if (plugin.devices[i].problem.empty())
+        devices.push_back(
+            {plugin.kind + ":" + std::to_string(i), plugin.kind, plugin.devices[i].description, 1});
   return devices;
 }
 
@@ -102,8 +107,15 @@ std::vector<std::string> compiled_backends() {
 
 std::vector<PluginReport> plugin_reports() {
   std::vector<PluginReport> reports;
-  for (const Plugin& plugin : plugins())
-    reports.push_back({plugin.kind, plugin.path, plugin.problem});
+  for (const Plugin& plugin : plugins()) {
+    PluginReport report{plugin.kind, plugin.path, plugin.problem, {}};
+    for (std::size_t i = 0; i < plugin.devices.size(); ++i)
+      if (!plugin.devices[i].problem.empty())
+        report.unusable.emplace_back(
+            plugin.kind + ":" + std::to_string(i),
+            plugin.devices[i].description + ": " + plugin.devices[i].problem);
+    reports.push_back(std::move(report));
+  }
   return reports;
 }
 

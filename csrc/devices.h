@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend.h"
@@ -20,6 +21,8 @@ struct DeviceInfo {
 // A kind of device besides the CPU, and why it cannot be used (empty when it can).
 struct PluginReport {
   std::string kind, path, problem;
+  std::vector<std::pair<std::string, std::string>>
+      unusable;  // devices' names, and why they are not
 };
 
 std::vector<DeviceInfo> usable_devices();
@@ -28,9 +31,10 @@ std::vector<PluginReport> plugin_reports();
 std::vector<std::string> compiled_isas();
 std::string active_isa();
 
-// devices: "auto" (the first GPU, else the CPU), a name from usable_devices(), or several names of
-// one kind of GPU, which then work together; the first leads. threads 0 means every core this
-// process may use; max_memory_bytes is a cap for each GPU, 0 for most of what is free.
+// devices: "auto" (the first GPU that can be used, else the CPU), a name from usable_devices(), or
+// several names of one kind of GPU, which then work together; the first leads. threads 0 means
+// every core this process may use; max_memory_bytes is a cap for each GPU, 0 for most of what is
+// free.
 std::shared_ptr<Backend> make_backend(const std::vector<std::string>& devices,
                                       const std::string& dtype, int threads,
                                       std::int64_t max_memory_bytes = 0);

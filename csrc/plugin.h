@@ -14,10 +14,11 @@
 namespace marketplace {
 
 // Raised whenever this header, backend.h or what they hand over changes.
-inline constexpr int kPluginInterface = 6;
+inline constexpr int kPluginInterface = 7;
 
 struct PluginDevice {
   std::string description;  // "NVIDIA H200, sm_90, 132 multiprocessors, 139 GiB"
+  std::string problem;      // why it cannot be used, empty when it can
 };
 
 struct PluginOptions {
@@ -31,7 +32,8 @@ struct PluginInterface {
   int interface = kPluginInterface;
   const char* version = "";  // the package's
   const char* kind = "";     // "cuda", "hip"
-  // Every device this process can use; throws Error with the reason when there is none.
+  // Every device that the driver shows, in its order; throws Error with the reason when there is
+  // none.
   std::vector<PluginDevice> (*devices)() = nullptr;
   std::shared_ptr<Backend> (*make_backend)(const PluginOptions& options) = nullptr;
 };

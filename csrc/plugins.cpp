@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -14,7 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kKinds[] = {"cuda", "hip"};
+// The kinds of device, and why none of that kind came with this build, where none did.
+struct Kind {
+  const char* name;
+  const char* not_built;
+};
+constexpr Kind kKinds[] = {{"cuda", MARKETPLACE_NO_CUDA}, {"hip", MARKETPLACE_NO_HIP}};
 
 // The folder of the library or program that this code is part of.
 fs::path own_folder() {
@@ -34,7 +40,7 @@ std::vector<std::string> folders_of_environment() {
   return folders;
 }
 
-void find_library(Plugin& plugin, const std::vector<std::string>& folders) {
+void find_library(Plugin& plugin, const char* not_built, const std::vector<std::string>& folders) {
   const std::string name = "libmarketplace_" + plugin.kind + ".so";
   std::vector<fs::path> places(folders.begin(), folders.end());
   const fs::path own = own_folder();
@@ -51,7 +57,8 @@ void find_library(Plugin& plugin, const std::vector<std::string>& folders) {
     }
     searched += (searched.empty() ? "" : ", ") + place.string();
   }
-  plugin.problem = "this build has no " + plugin.kind + " backend: no " + name + " in " + searched;
+  plugin.problem = "no " + name + " in " + searched;
+  if (*not_built != 0) plugin.problem += "; this build did not make it: " + std::string(not_built);
 }
 
 void open_library(Plugin& plugin) {
@@ -79,7 +86,11 @@ void open_library(Plugin& plugin) {
 void list_devices(Plugin& plugin) {
   try {
     plugin.devices = plugin.interface->devices();
-    if (plugin.devices.empty()) plugin.problem = "it finds no device";
+    if (plugin.devices.empty())
+      plugin.problem = "it finds no device";
+    else if (plugin.first_usable() == plugin.devices.size())
+      plugin.problem = "devices: " + plugin.devices.front().problem + ", received " +
+                       plugin.devices.front().description;
   } catch (const std::exception& error) {
     plugin.problem = error.what();
   }
@@ -87,12 +98,18 @@ void list_devices(Plugin& plugin) {
 
 }  // namespace
 
+std::size_t Plugin::first_usable() const {
+  const auto usable = [](const PluginDevice& device) { return device.problem.empty(); };
+  return static_cast<std::size_t>(std::find_if(devices.begin(), devices.end(), usable) -
+                                  devices.begin());
+}
+
 std::vector<Plugin> open_plugins(const std::vector<std::string>& folders) {
   std::vector<Plugin> found;
-  for (const char* kind : kKinds) {
+  for (const Kind& kind : kKinds) {
     Plugin plugin;
-    plugin.kind = kind;
-    find_library(plugin, folders);
+    plugin.kind = kind.name;
+    find_library(plugin, kind.not_built, folders);
     if (!plugin.path.empty()) open_library(plugin);
     if (plugin.interface != nullptr) list_devices(plugin);
     found.push_back(std::move(plugin));

@@ -16,6 +16,8 @@ struct Plugin {
   std::string problem;  // why it cannot be used, empty when it can
   const PluginInterface* interface = nullptr;
   std::vector<PluginDevice> devices;
+
+  std::size_t first_usable() const;  // devices.size() where none is
 };
 
 // One entry for each kind, opened at the first call in this process; thread-safe.

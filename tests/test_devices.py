@@ -23,12 +23,14 @@ def info(plugin_path):
 
 
 def test_every_backend_is_usable_or_says_why():
-    build, names = mp.build_info(), [device["name"] for device in mp.devices()]
-    assert build["backends"][0] == names[0] == "cpu"
+    build, devices = mp.build_info(), mp.devices()
+    assert build["backends"][0] == devices[0]["name"] == "cpu"
     assert sorted(build["plugins"]) == ["cuda", "hip"]
     for kind, plugin in build["plugins"].items():
         assert (plugin["path"] is not None) == (kind in build["backends"])
-        assert (plugin["problem"] is None) == (f"{kind}:0" in names)
+        usable = {device["name"] for device in devices if device["kind"] == kind}
+        assert (plugin["problem"] is None) == bool(usable)
+        assert not usable & set(plugin["unusable"])
 
 
 @pytest.mark.parametrize("kind", ["cuda", "hip"])

@@ -54,13 +54,16 @@ py::object rand_float16(std::uint64_t seed, std::uint32_t counter, std::int64_t 
 }
 
 // The kinds of GPU: where the plugin is and why it cannot be used, None when there is nothing to
-// tell.
+// tell; and the devices that it cannot run on, each with the reason.
 py::dict plugins() {
   py::dict kinds;
   for (const PluginReport& report : plugin_reports()) {
     py::dict entry;
     entry["path"] = report.path.empty() ? py::object(py::none()) : py::str(report.path);
     entry["problem"] = report.problem.empty() ? py::object(py::none()) : py::str(report.problem);
+    py::dict unusable;
+    for (const auto& [name, reason] : report.unusable) unusable[py::str(name)] = reason;
+    entry["unusable"] = unusable;
     kinds[py::str(report.kind)] = entry;
   }
   return kinds;

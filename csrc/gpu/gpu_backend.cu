@@ -93,8 +93,8 @@ void check_devices(const std::vector<int>& devices) {
       fail(ErrorKind::runtime, "device",
            "one of " + std::to_string(count) + " " + kVendor + " devices", "'" + name + "'");
     const DeviceInfo info = device_info(devices[i]);
-    if (!info.usable)
-      fail(ErrorKind::runtime, "device", kNeeded,
+    if (!info.problem.empty())
+      fail(ErrorKind::runtime, "device", needed(),
            "'" + name + "' (" + info.name + ", " + info.architecture + ")");
     if (std::find(devices.begin(), devices.begin() + static_cast<std::ptrdiff_t>(i), devices[i]) !=
         devices.begin() + static_cast<std::ptrdiff_t>(i))

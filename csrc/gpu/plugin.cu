@@ -7,18 +7,16 @@
 namespace marketplace::gpu {
 namespace {
 
-// Throws where none can be used, so that "auto" does not choose one of them.
 std::vector<PluginDevice> devices() {
   std::vector<PluginDevice> found;
-  bool usable = false;
-  for (int i = 0; i < device_count(); ++i) {
+  const int count = device_count();
+  for (int i = 0; i < count; ++i) {
     const DeviceInfo info = device_info(i);
-    usable = usable || info.usable;
     found.push_back({info.name + ", " + info.architecture + ", " +
-                     std::to_string(info.multiprocessor_count) + " multiprocessors, " +
-                     std::to_string(info.total_bytes >> 30) + " GiB"});
+                         std::to_string(info.multiprocessor_count) + " multiprocessors, " +
+                         std::to_string(info.total_bytes >> 30) + " GiB",
+                     info.problem});
   }
-  if (!usable) fail(ErrorKind::runtime, "devices", kNeeded, found.front().description);
   return found;
 }
 

@@ -51,7 +51,7 @@ DeviceInfo device_info(int device) {
   DeviceInfo info;
   info.name = properties.name;
   info.architecture = architecture_name(properties);
-  info.usable = runs_kernels(properties);
+  if (!runs_kernels(properties)) info.problem = "expected " + needed();
   info.warp_size = properties.warpSize;
   info.multiprocessor_count = properties.multiProcessorCount;
   info.shared_bytes = static_cast<std::int64_t>(largest_shared_bytes(properties));
@@ -162,11 +162,27 @@ struct DeviceMemory::State {
   std::int64_t peak_bytes = 0;
   std::mutex mutex;
   Handle<cudaMemPool_t, cudaMemPoolDestroy> pool;
+
+  bool pooled() const { return pool.get() != nullptr; }
+  cudaError_t allocate(void** data, std::int64_t bytes, const Stream& stream) const {
+    const auto size = static_cast<std::size_t>(bytes);
+    if (pooled()) return cudaMallocFromPoolAsync(data, size, pool.get(), stream.get());
+    return cudaMalloc(data, size);
+  }
+  // Errors of a lost device: nobody is left to tell.
+  void free(void* data, cudaStream_t stream) const {
+    if (pooled()) {
+      static_cast<void>(cudaFreeAsync(data, stream));
+    } else {
+      static_cast<void>(cudaStreamSynchronize(stream));
+      static_cast<void>(cudaFree(data));
+    }
+  }
 };
 
 DeviceMemory::~DeviceMemory() {
   if (data_ == nullptr) return;
-  static_cast<void>(cudaFreeAsync(data_, stream_));
+  pool_->free(data_, stream_);
   const std::lock_guard lock(pool_->mutex);
   pool_->used_bytes -= bytes_;
 }
@@ -178,21 +194,38 @@ void DeviceMemory::swap(DeviceMemory& other) noexcept {
   std::swap(stream_, other.stream_);
 }
 
-Pool::Pool(int device, std::int64_t max_bytes) : state_(std::make_shared<DeviceMemory::State>()) {
-  if (max_bytes < 0) fail("max_memory_bytes", "at least 0", std::to_string(max_bytes));
-  const DeviceGuard guard(device);
-  state_->device = device;
-  state_->max_bytes = max_bytes;
+namespace {
+
+// Some virtual GPUs have none, nor had AMD's before ROCm 6.2.
+bool has_pools(int device) {
+  int supported = 0;
+  check(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, device),
+        "cudaDeviceGetAttribute");
+  return supported != 0;
+}
+
+Handle<cudaMemPool_t, cudaMemPoolDestroy> make_pool(int device) {
   cudaMemPoolProps properties = {};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location.type = cudaMemLocationTypeDevice;
   properties.location.id = device;
   cudaMemPool_t pool = nullptr;
   check(cudaMemPoolCreate(&pool, &properties), "cudaMemPoolCreate");
-  state_->pool = {pool, device};
+  Handle<cudaMemPool_t, cudaMemPoolDestroy> made(pool, device);
   std::uint64_t keep = UINT64_MAX;  // until trim(): steps allocate the same again and again
   check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
         "cudaMemPoolSetAttribute");
+  return made;
+}
+
+}  // namespace
+
+Pool::Pool(int device, std::int64_t max_bytes) : state_(std::make_shared<DeviceMemory::State>()) {
+  if (max_bytes < 0) fail("max_memory_bytes", "at least 0", std::to_string(max_bytes));
+  const DeviceGuard guard(device);
+  state_->device = device;
+  state_->max_bytes = max_bytes;
+  if (has_pools(device)) state_->pool = make_pool(device);
 }
 
 DeviceMemory Pool::allocate(std::int64_t bytes, const Stream& stream) {
@@ -207,15 +240,14 @@ DeviceMemory Pool::allocate(std::int64_t bytes, const Stream& stream) {
         std::to_string(bytes) + " bytes free below the cap of " + std::to_string(state_->max_bytes),
         std::to_string(used) + " bytes in use");
   const DeviceGuard guard(state_->device);
-  const cudaError_t error = cudaMallocFromPoolAsync(&block.data_, static_cast<std::size_t>(bytes),
-                                                    state_->pool.get(), stream.get());
+  const cudaError_t error = state_->allocate(&block.data_, bytes, stream);
   if (error == cudaErrorMemoryAllocation) {
     static_cast<void>(cudaGetLastError());
     block.data_ = nullptr;
     fail(ErrorKind::memory, "device memory", std::to_string(bytes) + " bytes free",
          "out of memory with " + std::to_string(used) + " bytes in use");
   }
-  check(error, "cudaMallocFromPoolAsync");
+  check(error, "device memory");
   block.pool_ = state_;
   block.bytes_ = bytes;
   block.stream_ = stream.get();
@@ -232,6 +264,7 @@ void Pool::renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream) 
 }
 
 bool Pool::open_to(int peer) {
+  if (!state_->pooled()) return true;
   cudaMemAccessDesc access = {};
   access.location.type = cudaMemLocationTypeDevice;
   access.location.id = peer;
@@ -254,7 +287,7 @@ std::int64_t Pool::max_bytes() const {
   return state_->max_bytes;
 }
 void Pool::trim() {
-  check(cudaMemPoolTrimTo(state_->pool.get(), 0), "cudaMemPoolTrimTo");
+  if (state_->pooled()) check(cudaMemPoolTrimTo(state_->pool.get(), 0), "cudaMemPoolTrimTo");
 }
 
 namespace {

@@ -38,7 +38,7 @@ class DeviceGuard {
 struct DeviceInfo {
   std::string name;          // "NVIDIA H200"
   std::string architecture;  // "sm_90", "gfx942:sramecc+:xnack-"
-  bool usable = false;       // it runs our kernels
+  std::string problem;       // why it cannot run our kernels, empty when it can
   int warp_size = 0;
   int multiprocessor_count = 0;
   std::int64_t shared_bytes = 0;  // most that one block may use
@@ -177,7 +177,8 @@ class DeviceMemory {
   cudaStream_t stream_ = nullptr;
 };
 
-// Device memory that is kept for reuse, never more of it than a cap.
+// Device memory, never more of it than a cap. It is kept for reuse where the driver has memory
+// pools; elsewhere every block is allocated and freed alone, which waits for the stream.
 class Pool {
  public:
   // max_bytes 0: as much as the device has.
@@ -189,8 +190,8 @@ class Pool {
   // A larger block instead of another, without holding both at once: what the pool kept of the old
   // one goes back to the device first.
   void renew(DeviceMemory& block, std::int64_t bytes, const Stream& stream);
-  // Lets a peer reach the pool's memory, now and later; false when it cannot. Copies between them
-  // are staged by the driver then.
+  // Lets a peer that has access to the device (enable_peer_access) reach the pool's memory too, now
+  // and later; false when it cannot. Copies between them are staged by the driver then.
   bool open_to(int peer);
   int device() const;
   std::int64_t used_bytes() const;  // handed out now

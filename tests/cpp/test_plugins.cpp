@@ -14,6 +14,9 @@ namespace {
 
 const std::string kFolder = MARKETPLACE_TEST_PLUGINS;
 
+// What this process has: before anybody asks for it.
+const int kChosen = setenv("MARKETPLACE_PLUGIN_PATH", MARKETPLACE_TEST_PLUGINS "/mixed", 1);
+
 Plugin open_cuda(const std::string& name) {
   const std::vector<Plugin> opened = open_plugins({kFolder + "/nowhere", kFolder + "/" + name});
   CHECK(opened.size() == 2);
@@ -38,7 +41,7 @@ TEST_CASE("errors keep their kind across the border") {
   } catch (const Error& error) {
     CHECK(error.kind() == ErrorKind::memory);
     CHECK(std::string(error.what()) ==
-          "test plugin: expected more memory, received 2 devices with 77 bytes");
+          "test plugin: expected more memory, received 2 devices from 0 on with 77 bytes");
   }
 }
 
@@ -47,18 +50,20 @@ TEST_CASE("a plugin that cannot be used says why") {
     const Plugin plugin = open_cuda(name);
     CAPTURE(plugin.problem);
     CHECK(plugin.problem.find(why) != std::string::npos);
-    CHECK(plugin.devices.empty());
+    CHECK(plugin.first_usable() == plugin.devices.size());
   };
   problem("other_version", "expected " MARKETPLACE_VERSION " with interface");
   problem("other_version", "received 0.0.0");
   problem("other_interface", "with interface 999");
   problem("no_device", "devices: expected a driver, received none");
+  problem("old_devices", "devices: expected a new one, received an old device");
   problem("other_library", "is no plugin");
   const std::string text = kFolder + "/text";
   std::filesystem::create_directories(text);
   std::ofstream(text + "/libmarketplace_cuda.so") << "not a library";
   problem("text", "does not load");
-  problem("nowhere", "this build has no cuda backend: no libmarketplace_cuda.so in " + kFolder);
+  problem("nowhere", "no libmarketplace_cuda.so in " + kFolder);
+  problem("nowhere", "; this build did not make it: it was switched off");
 }
 
 TEST_CASE("devices by name") {
@@ -71,8 +76,26 @@ TEST_CASE("devices by name") {
   CHECK_THROWS_AS(make_backend(std::vector<std::string>{}, "float32", 1), Error);
   CHECK_THROWS_WITH_AS(make_backend("cpu", "float32", 1, -1), doctest::Contains("max_memory_bytes"),
                        Error);
-  CHECK(plugin_reports().size() == 2);
   CHECK(compiled_backends()[0] == "cpu");
+}
+
+TEST_CASE("a device that cannot be used is told with the reason, and auto takes another") {
+  REQUIRE(kChosen == 0);
+  std::vector<std::string> names;
+  for (const DeviceInfo& device : usable_devices()) names.push_back(device.name);
+  CHECK(names == std::vector<std::string>{"cpu", "cuda:1", "cuda:2"});
+  REQUIRE(plugin_reports().size() == 2);
+  const PluginReport report = plugin_reports()[0];
+  CHECK(report.problem == "");
+  REQUIRE(report.unusable.size() == 1);
+  CHECK(report.unusable[0].first == "cuda:0");
+  CHECK(report.unusable[0].second == "an old device: expected a new one");
+  CHECK_THROWS_WITH_AS(make_backend("auto", "float32", 1), doctest::Contains("1 devices from 1 on"),
+                       Error);
+  CHECK_THROWS_WITH_AS(make_backend("cuda:0", "float32", 1),
+                       "device: expected one of 'auto', 'cpu', 'cuda:1', 'cuda:2', received "
+                       "'cuda:0' (an old device: expected a new one)",
+                       Error);
 }
 
 }  // namespace

@@ -202,6 +202,11 @@ cudaError_t cudaSetDevice(int device) {
   current_device = device;
   return cudaSuccess;
 }
+// A chip with memory pools.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 1;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceCanAccessPeer(int* possible, int, int) {
   *possible = 1;
   return cudaSuccess;
@@ -209,14 +214,8 @@ cudaError_t cudaDeviceCanAccessPeer(int* possible, int, int) {
 cudaError_t cudaDeviceEnablePeerAccess(int, unsigned) {
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() {
-  return cudaSuccess;
-}
 cudaError_t cudaGetLastError() {
   return std::exchange(last_error, cudaSuccess);
-}
-cudaError_t cudaPeekAtLastError() {
-  return last_error;
 }
 const char* cudaGetErrorName(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? STANDIN_OUT_OF_MEMORY : "error";
@@ -233,9 +232,6 @@ cudaError_t cudaMalloc(void** data, std::size_t bytes) {
 }
 cudaError_t cudaFree(void* data) {
   return release(data);
-}
-cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t) {
-  return cudaMalloc(data, bytes);
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
   return cudaFree(data);
@@ -303,9 +299,6 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
   return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t) {
-  return cudaSuccess;
-}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const std::lock_guard lock(mutex);
   const cudaStream_t other = event->recorded_on;
@@ -328,9 +321,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  return cudaSuccess;
-}
-cudaError_t cudaEventQuery(cudaEvent_t) {
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {

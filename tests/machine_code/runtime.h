@@ -6,6 +6,7 @@
 #include <hip/hip_runtime_api.h>
 
 #include "gpu/vendors/hip_names.h"
+#define cudaDeviceAttr hipDeviceAttribute_t
 #define cudaErrorInvalidConfiguration hipErrorInvalidConfiguration
 #define cudaErrorInvalidDeviceFunction hipErrorInvalidDeviceFunction
 #define cudaErrorLaunchFailure hipErrorLaunchFailure

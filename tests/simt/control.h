@@ -17,6 +17,7 @@ struct Machine {
   int devices = 1;         // 1 to 4
   int capability = 9;      // of compute, the first number
   bool peer_access = true;
+  bool memory_pools = true;
   std::int64_t memory_bytes = std::int64_t{1} << 32;  // of each device
   Schedule schedule = Schedule::random;
 };

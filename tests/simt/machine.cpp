@@ -67,6 +67,7 @@ Machine machine_of_environment() {
   machine.seed = static_cast<std::uint64_t>(number("MARKETPLACE_SIMT_SEED", 0));
   machine.devices = static_cast<int>(number("MARKETPLACE_SIMT_DEVICES", machine.devices));
   machine.peer_access = number("MARKETPLACE_SIMT_PEERS", 1) != 0;
+  machine.memory_pools = number("MARKETPLACE_SIMT_POOLS", 1) != 0;
   machine.memory_bytes = number("MARKETPLACE_SIMT_MEMORY", machine.memory_bytes);
   return machine;
 }
@@ -286,6 +287,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   });
 }
 
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  return call([&](State& now) {
+    if (device < 0 || device >= now.machine.devices) return cudaErrorInvalidDevice;
+    *value = now.machine.memory_pools;
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaDeviceCanAccessPeer(int* possible, int device, int peer) {
   return call([&](State& now) {
     const int count = now.machine.devices;
@@ -347,6 +356,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     SIMT_NAME(cudaErrorLaunchOutOfResources)
     SIMT_NAME(cudaErrorPeerAccessAlreadyEnabled)
     SIMT_NAME(cudaErrorLaunchFailure)
+    SIMT_NAME(cudaErrorNotSupported)
     SIMT_NAME(cudaErrorStreamCaptureUnsupported)
     SIMT_NAME(cudaErrorStreamCaptureInvalidated)
     SIMT_NAME(cudaErrorStreamCaptureUnmatched)

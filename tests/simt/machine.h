@@ -84,7 +84,7 @@ struct Allocation {
   unsigned peers = 0;    // that reached its pool when it was allocated
 };
 
-// MARKETPLACE_SIMT_SEED, _DEVICES, _PEERS, _MEMORY: for programs that cannot call reset().
+// MARKETPLACE_SIMT_SEED, _DEVICES, _PEERS, _POOLS, _MEMORY: for programs that cannot call reset().
 Machine machine_of_environment();
 
 class State {

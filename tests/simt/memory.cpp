@@ -188,6 +188,7 @@ cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* prope
   return call([&](State& now) {
     const int device = properties->location.id;
     if (device < 0 || device >= now.machine.devices) return cudaErrorInvalidDevice;
+    if (!now.machine.memory_pools) return cudaErrorNotSupported;
     *pool = now.adopt(new simt::MemoryPool{device});
     return cudaSuccess;
   });

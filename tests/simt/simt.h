@@ -100,7 +100,9 @@ inline std::string kernel_name(const void* kernel, cudaStream_t) {
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return "warps of " + std::to_string(device.warpSize);
 }
-inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline std::string needed() {
+  return "compute capability 8.0 or more";
+}
 inline bool runs_kernels(const cudaDeviceProp& device) {
   return device.major >= 8;
 }

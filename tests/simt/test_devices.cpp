@@ -161,6 +161,36 @@ TEST_CASE("pools: caps, the device's own end, failures; nothing is lost") {
   CHECK_THROWS_AS(Pool(0, -1), Error);
 }
 
+TEST_CASE("where the driver has no pools, the same without them") {
+  simt::Machine plain = machine(3, 2);
+  plain.memory_pools = false;
+  simt::reset(plain);
+  {
+    const Stream first(0), second(1);
+    Pool pool0(0, 1000), pool1(1, 0);
+    CHECK(enable_peer_access(1, 0));
+    CHECK(pool0.open_to(1));
+    DeviceMemory a = pool0.allocate(400, first), b = pool1.allocate(40, second);
+    CHECK_THROWS_AS(pool0.allocate(601, first), Error);
+    launch(fill_kernel, Grid{1}, Block{kWarpSize}, 0, first, a.get<int>(), 10, 7);
+    Event filled(0);
+    filled.record(first);
+    second.wait(filled);
+    copy_peer(b.get(), 1, a.get(), 0, 40, second);
+    CHECK(to_host(b.get<int>(), 10, second) == std::vector<int>(10, 7));
+    CHECK(simt::counts().staged_copies == 0);
+    pool0.renew(a, 900, first);
+    CHECK(pool0.used_bytes() == 900);
+    CHECK(simt::counts().live_bytes == 940);
+    simt::set_schedule(simt::Schedule::deferred);  // freed while the kernel has still to run
+    launch(fill_kernel, Grid{1}, Block{kWarpSize}, 0, first, a.get<int>(), 200, 7);
+    simt::fail_allocation(1);
+    CHECK_THROWS_AS(pool1.allocate(1, second), Error);
+  }
+  CHECK(simt::counts().live_blocks == 0);
+  CHECK(simt::counts().live_handles == 0);
+}
+
 TEST_CASE("a lost device: every call says why, handles still go away") {
   simt::reset({});
   {

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -16,6 +18,7 @@
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "cuda";
+inline constexpr const char* kArchitectures = MARKETPLACE_CUDA_ARCHITECTURES;  // "80/90"
 inline constexpr int kWarpSize = 32;
 inline constexpr int kCopyStages = 3;
 inline constexpr bool kHasFloatTiles = false;
@@ -102,9 +105,24 @@ inline std::string architecture_name(const cudaDeviceProp& device) {
   return "sm_" + std::to_string(device.major * 10 + device.minor);
 }
 // Matrix units for bfloat16 and tf32, asynchronous copies.
-inline constexpr const char* kNeeded = "compute capability 8.0 or more";
+inline constexpr int kLeastCapability = 80;
+inline std::string needed() {
+  return "compute capability 8.0 or more, and code for it (" + std::string(kArchitectures) + ")";
+}
+// A chip runs what was compiled for it or for an earlier one of its generation; and there is PTX of
+// the last architecture, which the driver compiles for later chips.
 inline bool runs_kernels(const cudaDeviceProp& device) {
-  return device.major >= 8;
+  const int capability = device.major * 10 + device.minor;
+  std::istringstream architectures(kArchitectures);
+  int compiled = 0;
+  bool found = false;
+  for (std::string name; std::getline(architectures, name, '/');) {
+    compiled = std::atoi(name.c_str());
+    const bool own = name.find_first_not_of("0123456789") != std::string::npos;  // "90a"
+    found = found || compiled == capability ||
+            (!own && compiled / 10 == device.major && compiled < capability);
+  }
+  return capability >= kLeastCapability && (found || capability >= compiled);
 }
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlockOptin;
@@ -120,9 +138,12 @@ inline int pointer_device(const void* data) {
   return there ? found.device : -1;
 }
 
-inline const char* kernel_name(const void* kernel, cudaStream_t) {
+inline const char* kernel_name([[maybe_unused]] const void* kernel, cudaStream_t) {
+#if CUDART_VERSION >= 12030
   const char* name = nullptr;
-  return cudaFuncGetName(&name, kernel) == cudaSuccess ? name : "kernel";
+  if (cudaFuncGetName(&name, kernel) == cudaSuccess) return name;
+#endif
+  return "kernel";
 }
 
 }  // namespace marketplace::gpu

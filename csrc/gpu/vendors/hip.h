@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -19,6 +20,7 @@
 namespace marketplace::gpu {
 
 inline constexpr const char* kVendor = "hip";
+inline constexpr const char* kArchitectures = MARKETPLACE_HIP_ARCHITECTURES;  // "gfx942/gfx1100"
 // Known where device code is compiled for a chip; host code must ask the device (DeviceInfo).
 #if defined(__GFX9__)
 inline constexpr int kWarpSize = 64;
@@ -112,9 +114,17 @@ cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size
 inline std::string architecture_name(const cudaDeviceProp& device) {
   return device.gcnArchName;
 }
-inline constexpr const char* kNeeded = "any chip";
-inline bool runs_kernels(const cudaDeviceProp&) {
-  return true;
+inline std::string needed() {
+  return "a chip that there is code for (" + std::string(kArchitectures) + ")";
+}
+// Features behind the chip's name ("gfx942:sramecc+:xnack-") do not matter to code compiled
+// without.
+inline bool runs_kernels(const cudaDeviceProp& device) {
+  const std::string name = device.gcnArchName;
+  std::istringstream architectures(kArchitectures);
+  for (std::string compiled; std::getline(architectures, compiled, '/');)
+    if (compiled == name || compiled == name.substr(0, name.find(':'))) return true;
+  return false;
 }
 inline std::size_t largest_shared_bytes(const cudaDeviceProp& device) {
   return device.sharedMemPerBlock;

@@ -14,13 +14,12 @@
 #define cudaStream_t hipStream_t
 
 // constants
+#define cudaDevAttrMemoryPoolsSupported hipDeviceAttributeMemoryPoolsSupported
 #define cudaErrorInvalidValue hipErrorInvalidValue
 #define cudaErrorMemoryAllocation hipErrorOutOfMemory
-#define cudaErrorNotReady hipErrorNotReady
 #define cudaErrorPeerAccessAlreadyEnabled hipErrorPeerAccessAlreadyEnabled
 #define cudaEventDefault hipEventDefault
 #define cudaEventDisableTiming hipEventDisableTiming
-#define cudaHostAllocDefault hipHostMallocDefault
 #define cudaHostAllocPortable hipHostMallocPortable
 #define cudaMemcpyDefault hipMemcpyDefault
 #define cudaMemcpyDeviceToDevice hipMemcpyDeviceToDevice
@@ -37,13 +36,10 @@
 // functions
 #define cudaDeviceCanAccessPeer hipDeviceCanAccessPeer
 #define cudaDeviceEnablePeerAccess hipDeviceEnablePeerAccess
-#define cudaDeviceGetDefaultMemPool hipDeviceGetDefaultMemPool
-#define cudaDeviceSynchronize hipDeviceSynchronize
-#define cudaDriverGetVersion hipDriverGetVersion
+#define cudaDeviceGetAttribute hipDeviceGetAttribute
 #define cudaEventCreateWithFlags hipEventCreateWithFlags
 #define cudaEventDestroy hipEventDestroy
 #define cudaEventElapsedTime hipEventElapsedTime
-#define cudaEventQuery hipEventQuery
 #define cudaEventRecord hipEventRecord
 #define cudaEventSynchronize hipEventSynchronize
 #define cudaFree hipFree
@@ -61,7 +57,6 @@
 #define cudaGraphLaunch hipGraphLaunch
 #define cudaHostAlloc hipHostMalloc
 #define cudaMalloc hipMalloc
-#define cudaMallocAsync hipMallocAsync
 #define cudaMallocFromPoolAsync hipMallocFromPoolAsync
 #define cudaMemcpyAsync hipMemcpyAsync
 #define cudaMemcpyPeerAsync hipMemcpyPeerAsync
@@ -72,13 +67,10 @@
 #define cudaMemPoolSetAttribute hipMemPoolSetAttribute
 #define cudaMemPoolTrimTo hipMemPoolTrimTo
 #define cudaMemsetAsync hipMemsetAsync
-#define cudaPeekAtLastError hipPeekAtLastError
-#define cudaRuntimeGetVersion hipRuntimeGetVersion
 #define cudaSetDevice hipSetDevice
 #define cudaStreamBeginCapture hipStreamBeginCapture
 #define cudaStreamCreateWithFlags hipStreamCreateWithFlags
 #define cudaStreamDestroy hipStreamDestroy
 #define cudaStreamEndCapture hipStreamEndCapture
-#define cudaStreamQuery hipStreamQuery
 #define cudaStreamSynchronize hipStreamSynchronize
 #define cudaStreamWaitEvent hipStreamWaitEvent

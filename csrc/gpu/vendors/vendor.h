@@ -12,7 +12,7 @@
 //   keep_order()                        memory is touched before and behind it as the source says
 //   keep_order(value)                   and not behind it before the value is there
 //   allow_dynamic_shared, launch_kernel, kernel_name      for launch.h
-//   kNeeded, runs_kernels               what a device must have, and whether it has
+//   needed, runs_kernels                what a device must be, and whether it is
 //   pointer_device                      whose memory a pointer points to; -1: no device's
 // and, in mma_<vendor>.h, the tiles of tile_mma.h.
 #pragma once

@@ -1,4 +1,5 @@
-// Plugins to be refused, or to offer two devices that refuse to work; which one is said by macros.
+// Plugins to be refused, or to offer devices that refuse to work, the first ones by their own word;
+// which one is said by macros.
 #include "plugin.h"
 
 #include "core/error.h"
@@ -8,12 +9,15 @@ namespace {
 std::vector<marketplace::PluginDevice> devices() {
   if (TEST_DEVICES == 0)
     marketplace::fail(marketplace::ErrorKind::runtime, "devices", "a driver", "none");
-  return std::vector<marketplace::PluginDevice>(TEST_DEVICES, {"a device for tests"});
+  std::vector<marketplace::PluginDevice> all(TEST_DEVICES, {"a device for tests", ""});
+  for (int i = 0; i < TEST_UNUSABLE; ++i) all[i] = {"an old device", "expected a new one"};
+  return all;
 }
 
 std::shared_ptr<marketplace::Backend> make_backend(const marketplace::PluginOptions& options) {
   marketplace::fail(marketplace::ErrorKind::memory, "test plugin", "more memory",
-                    std::to_string(options.devices.size()) + " devices with " +
+                    std::to_string(options.devices.size()) + " devices from " +
+                        std::to_string(options.devices.front()) + " on with " +
                         std::to_string(options.max_memory_bytes) + " bytes");
 }
 

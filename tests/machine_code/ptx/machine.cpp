@@ -191,7 +191,7 @@ int ptx_run(ptx::Loaded* kernel, int blocks, int threads, std::uint32_t dynamic_
   for (int index = 0; index < blocks; ++index) {
     ptx::Block block = {kernel,        index, blocks,     threads,
                         begin,         end,   parameters, kernel->parameter_bytes,
-                        ptx::launches, 0};
+                        ptx::launches, 0,     false};
     ptx::run_block(block, warps, kernel->specials);
   }
   return 0;
