@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/lane_sum.h"
 #include "core/threefry.h"
 #include "cpu/executor.h"
 #include "cpu/measure.h"
@@ -144,15 +145,14 @@ class CpuBackend : public Backend {
   double squared_norm(const float* values, std::int64_t count) {
     std::vector<double> sums((count + kValuesPerSum - 1) / kValuesPerSum);
     pool_->run(static_cast<std::int64_t>(sums.size()), [&](std::int64_t index, int) {
-      const std::int64_t end = std::min(count, (index + 1) * kValuesPerSum);
-      double sum = 0;
-      for (std::int64_t i = index * kValuesPerSum; i < end; ++i)
-        sum += static_cast<double>(values[i]) * values[i];
-      sums[index] = sum;
+      const float* piece = values + index * kValuesPerSum;
+      const std::int64_t left = count - index * kValuesPerSum;
+      sums[index] = lane_sum(std::min(kValuesPerSum, left), [piece](std::int64_t i) {
+        return static_cast<double>(piece[i]) * piece[i];
+      });
     });
-    double total = 0;
-    for (double sum : sums) total += sum;
-    return total;
+    return lane_sum(static_cast<std::int64_t>(sums.size()),
+                    [&](std::int64_t i) { return sums[i]; });
   }
 
   std::vector<double> norms(const Directions& vectors, bool together) {

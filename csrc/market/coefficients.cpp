@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/lane_sum.h"
 
 namespace marketplace {
 namespace {
@@ -34,13 +35,12 @@ void refuse_losses(const std::vector<float>& losses, const std::vector<std::int3
 using Rows = std::vector<std::int32_t>;
 
 void z_scores(const std::vector<float>& losses, const Rows& rows, std::vector<double>& scores) {
-  const auto count = static_cast<double>(rows.size());
-  double mean = 0;
-  for (const std::int32_t p : rows) mean += losses[p];
-  mean /= count;
-  double squares = 0;
-  for (const std::int32_t p : rows) squares += (losses[p] - mean) * (losses[p] - mean);
-  const double deviation = rows.size() > 1 ? std::sqrt(squares / (count - 1)) : 0;
+  const auto count = static_cast<std::int64_t>(rows.size());
+  const auto loss = [&](std::int64_t i) { return static_cast<double>(losses[rows[i]]); };
+  const double mean = lane_sum(count, loss) / static_cast<double>(count);
+  const double squares =
+      lane_sum(count, [&](std::int64_t i) { return (loss(i) - mean) * (loss(i) - mean); });
+  const double deviation = count > 1 ? std::sqrt(squares / static_cast<double>(count - 1)) : 0;
   for (const std::int32_t p : rows) scores[p] = deviation > 0 ? -(losses[p] - mean) / deviation : 0;
 }
 
@@ -192,10 +192,10 @@ Coefficients direction_coefficients(PlanKind plan, UnitVectorMode mode, Shaping 
     const bool scored = i > 0 && groups.size() == 1;
     if (!scored && !score(shaping, losses, group.paths, scores) && group.must_differ)
       out.degenerate = true;
-    std::vector<double> sums(vendor_counts[i], 0.0);
-    for (const std::int32_t p : group.paths) sums[paths[p * depth + i]] += scores[p];
-    for (double& sum : sums) sum = static_cast<float>(sum);
-    out.values.push_back(std::move(sums));
+    std::vector<LaneSum> sums(vendor_counts[i]);
+    for (const std::int32_t p : group.paths) sums[paths[p * depth + i]].add(scores[p]);
+    out.values.emplace_back();
+    for (const LaneSum& sum : sums) out.values.back().push_back(static_cast<float>(sum.total()));
   }
   return out;
 }

@@ -2,11 +2,13 @@
 
 #include "gpu/kernels/coefficients.h"
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/lanes.h"
 
 namespace marketplace::gpu {
 namespace {
 
 constexpr int kStaged = 1024;  // numbers of a sum in shared memory at once
+static_assert(kStaged % kSumLanes == 0);
 
 __device__ bool is_sound(const PublishArgs& args) {
   bool sound = true;
@@ -23,21 +25,21 @@ __global__ void publish_losses_kernel(PublishArgs args) {
   if (path == args.count) args.out[path] = is_sound(args) ? 0.0f : INFINITY;
 }
 
-// The sum of value(loss) over the entries from `first` to `end`, one after the other; thread 0 has
-// it.
+// The sum of value(loss) over the entries from `first` to `end`; the first 32 threads have it.
 template <class Value>
-__device__ double sum_in_order(const ScoreArgs& args, std::int32_t first, std::int32_t end,
-                               double* staged, Value value) {
+__device__ double sum_of(const ScoreArgs& args, std::int32_t first, std::int32_t end,
+                         double* staged, Value value) {
+  const auto thread = static_cast<std::int32_t>(threadIdx.x);
   double sum = 0;
   for (; first < end; first += kStaged) {
     const std::int32_t count = end - first < kStaged ? end - first : kStaged;
-    for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < count; i += kBlockThreads)
+    for (std::int32_t i = thread; i < count; i += kBlockThreads)
       staged[i] = value(static_cast<double>(args.losses[args.entries[first + i]]));
     __syncthreads();
-    for (std::int32_t i = 0; i < count && threadIdx.x == 0; ++i) sum += staged[i];
+    for (std::int32_t i = thread; i < count && thread < kSumLanes; i += kSumLanes) sum += staged[i];
     __syncthreads();
   }
-  return sum;
+  return total_of_lanes(sum);
 }
 
 // One block per group: mean and sample standard deviation.
@@ -47,13 +49,13 @@ __global__ void moments_kernel(ScoreArgs args) {
   const std::int32_t first = args.group_first[blockIdx.x], end = args.group_first[blockIdx.x + 1];
   const double count = end - first;
   // mean
-  const double sum = sum_in_order(args, first, end, staged, [](double loss) { return loss; });
+  const double sum = sum_of(args, first, end, staged, [](double loss) { return loss; });
   if (threadIdx.x == 0) shared_mean = sum / count;
   __syncthreads();
   const double mean = shared_mean;
   // deviation
-  const double squares = sum_in_order(
-      args, first, end, staged, [mean](double loss) { return (loss - mean) * (loss - mean); });
+  const double squares = sum_of(args, first, end, staged,
+                                [mean](double loss) { return (loss - mean) * (loss - mean); });
   if (threadIdx.x != 0) return;
   args.moments[2 * blockIdx.x] = mean;
   args.moments[2 * blockIdx.x + 1] = end - first > 1 ? sqrt(squares / (count - 1)) : 0.0;
@@ -149,13 +151,16 @@ __global__ void scores_kernel(ScoreArgs args) {
   args.scores[entry] = score;
 }
 
+// 32 threads per coefficient.
 __global__ void coefficients_kernel(ScoreArgs args) {
-  const std::int64_t index = thread_index();
-  if (index >= args.coefficient_count) return;
+  const std::int64_t index = thread_index() / kSumLanes;
+  const bool there = index < args.coefficient_count;
+  const std::int32_t end = there ? args.term_first[index + 1] : 0;
   double sum = 0;
-  for (std::int32_t t = args.term_first[index]; t < args.term_first[index + 1]; ++t)
+  for (std::int32_t t = there ? args.term_first[index] + sum_lane() : 0; t < end; t += kSumLanes)
     sum += args.scores[args.terms[t]];
-  args.coefficients[index] = static_cast<float>(sum);
+  sum = total_of_lanes(sum);
+  if (there && sum_lane() == 0) args.coefficients[index] = static_cast<float>(sum);
 }
 
 // One block: losses are few.
@@ -190,7 +195,8 @@ void score_losses_gpu(const ScoreArgs& args, const Stream& stream) {
   if (args.shaping == Shaping::best)
     launch(lowest_kernel, Grid{args.group_count}, block, 0, stream, args);
   launch(scores_kernel, entries, block, 0, stream, args);
-  launch(coefficients_kernel, blocks_for(args.coefficient_count), block, 0, stream, args);
+  launch(coefficients_kernel, blocks_for(args.coefficient_count * kSumLanes), block, 0, stream,
+         args);
   launch(verdict_kernel, Grid{1}, block, 0, stream, args);
 }
 

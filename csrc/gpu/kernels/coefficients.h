@@ -1,5 +1,5 @@
 // From the losses of all paths to the coefficients of a step, with the bits of
-// market/coefficients.cpp: float64, every sum in the order of the paths, every operation rounded by
+// market/coefficients.cpp: float64, sums as in core/lane_sum.h, every operation rounded by
 // itself.
 #pragma once
 

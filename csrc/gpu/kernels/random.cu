@@ -5,6 +5,8 @@
 namespace marketplace::gpu {
 namespace {
 
+constexpr std::int64_t kManyThreads = 1 << 17;  // that fill a large device
+
 // Element i of a tensor of 2 * half numbers (or one less) is lane i / half of block i % half.
 __device__ RandomWords block_words(std::uint64_t seed, std::uint32_t counter, std::int64_t half,
                                    std::int64_t block) {
@@ -12,12 +14,19 @@ __device__ RandomWords block_words(std::uint64_t seed, std::uint32_t counter, st
   return threefry2x32(seed, c0, c0 + static_cast<std::uint32_t>(half));
 }
 
-// a + b * c in two roundings, on every device.
-__device__ float add_product(float a, float b, float c) {
+// Rounded by themselves, on every device.
+__device__ float product(float a, float b) {
 #if defined(__CUDA_ARCH__)
-  return __fadd_rn(a, __fmul_rn(b, c));
+  return __fmul_rn(a, b);
 #else
-  return a + b * c;
+  return a * b;
+#endif
+}
+__device__ float sum(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fadd_rn(a, b);
+#else
+  return a + b;
 #endif
 }
 
@@ -52,7 +61,7 @@ __device__ float weight(const PackArgs& args, const Parameter& parameter, std::i
     case VendorWeights::Kind::base: return args.base[at];
     case VendorWeights::Kind::seeded: return args.base[at] + delta;
     case VendorWeights::Kind::scaled:
-      return add_product(args.base[at], args.scales[vendor], args.values[at]);
+      return sum(args.base[at], product(args.scales[vendor], args.values[at]));
     case VendorWeights::Kind::explicit_: return args.values[vendor * args.value_count + at];
   }
   return 0;
@@ -79,20 +88,34 @@ __global__ void pack_kernel(PackArgs args) {
                   weight(args, parameter, vendor, half + block, lane1));
 }
 
+// kLanes threads per random block, each of which draws other vendors' numbers: what is drawn is
+// added in the vendors' order, by all of them.
+template <int kLanes>
 __global__ void combine_kernel(CombineArgs args) {
-  const RandomTile tile = args.tiles[blockIdx.x];
+  constexpr int kBlocks = kRandomThreads / kLanes;
+  const RandomTile tile = args.tiles[blockIdx.x / kLanes];
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
-  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
-  if (block >= half) return;
+  const int thread = static_cast<int>(threadIdx.x), mine = thread % kLanes;
+  const int first_lane = thread % kWarpSize - mine;
+  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads +
+                             static_cast<int>(blockIdx.x % kLanes) * kBlocks + thread / kLanes;
   float lane0 = 0, lane1 = 0;
-  for (std::int64_t v = 0; v < args.vendors; ++v) {
-    const float coefficient = args.coefficients[v], amplitude = args.amplitudes[v];
-    if (args.seeds[v] == 0 || coefficient == 0) continue;
-    const RandomWords words = block_words(args.seeds[v], parameter.counter, half, block);
-    lane0 = add_product(lane0, coefficient, word_to_delta(words.lane0, amplitude));
-    lane1 = add_product(lane1, coefficient, word_to_delta(words.lane1, amplitude));
+  for (std::int64_t first = 0; first < args.vendors; first += kLanes) {
+    const std::int64_t v = first + mine;
+    const bool drawn = v < args.vendors && args.seeds[v] != 0;
+    float product0 = 0, product1 = 0;
+    if (drawn) {
+      const RandomWords words = block_words(args.seeds[v], parameter.counter, half, block);
+      product0 = product(args.coefficients[v], word_to_delta(words.lane0, args.amplitudes[v]));
+      product1 = product(args.coefficients[v], word_to_delta(words.lane1, args.amplitudes[v]));
+    }
+    for (int k = 0; k < kLanes; ++k) {
+      lane0 = sum(lane0, kLanes == 1 ? product0 : shuffle(product0, first_lane + k));
+      lane1 = sum(lane1, kLanes == 1 ? product1 : shuffle(product1, first_lane + k));
+    }
   }
+  if (block >= half || mine != 0) return;
   float* out = args.out + parameter.offset;
   out[block] = lane0;
   if (half + block < parameter.count) out[half + block] = lane1;
@@ -108,7 +131,14 @@ void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream) {
 }
 
 void combine_gpu(const CombineArgs& args, const Stream& stream) {
-  launch(combine_kernel, Grid{args.tile_count}, Block{kRandomThreads}, 0, stream, args);
+  constexpr int kLanes = 16;
+  // A thread alone with hundreds of vendors takes long. Where there are so many that the device is
+  // full, sharing them only adds the exchange.
+  if (args.tile_count * kRandomThreads < kManyThreads && args.vendors > 1)
+    launch(combine_kernel<kLanes>, Grid{args.tile_count * kLanes}, Block{kRandomThreads}, 0, stream,
+           args);
+  else
+    launch(combine_kernel<1>, Grid{args.tile_count}, Block{kRandomThreads}, 0, stream, args);
 }
 
 }  // namespace marketplace::gpu

@@ -1,4 +1,5 @@
 #include "gpu/kernels/element.h"
+#include "gpu/kernels/lanes.h"
 #include "gpu/kernels/vector.h"
 
 namespace marketplace::gpu {
@@ -53,37 +54,27 @@ __device__ Piece piece_of(const SpanArgs& args, std::int64_t index) {
   return piece;
 }
 
-constexpr int kRows = 8;         // sums of one block of threads, one thread each
-constexpr int kRowValues = 512;  // of each sum, in shared memory at once
+constexpr int kAtOnce = 16;  // loads that a lane does not wait for one by one
 
+// One sum per 32 threads.
 __global__ void squares_kernel(SpanArgs args) {
-  __shared__ Piece pieces[kRows];
-  __shared__ float rows[kRows][kRowValues + 1];  // no two threads on one bank
-  const int thread = static_cast<int>(threadIdx.x);
-  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kRows + thread;
-  if (thread < kRows) pieces[thread] = piece_of(args, index);
-  __syncthreads();
+  const std::int64_t index = thread_index() / kSumLanes;
+  const Piece piece = piece_of(args, index);
   double sum = 0;
-  for (std::int64_t first = 0; first < kValuesPerSum; first += kRowValues) {
-    for (int i = thread; i < kRows * kRowValues; i += kBlockThreads) {
-      const int row = i / kRowValues, k = i % kRowValues;
-      rows[row][k] = first + k < pieces[row].count ? pieces[row].values[first + k] : 0.0f;
+  for (std::int64_t first = sum_lane(); first < kValuesPerSum; first += kAtOnce * kSumLanes) {
+    float values[kAtOnce];
+    for (int k = 0; k < kAtOnce; ++k) {
+      const std::int64_t i = first + k * kSumLanes;
+      values[k] = i < piece.count ? piece.values[i] : 0.0f;
     }
-    __syncthreads();
-    for (int k = 0; k < kRowValues && thread < kRows; ++k) {
-      const double value = rows[thread][k];
-      sum += value * value;
-    }
-    __syncthreads();
+    for (const float value : values) sum += static_cast<double>(value) * value;
   }
-  if (thread < kRows && index < args.sum_count) args.sums[index] = sum;
+  sum = total_of_lanes(sum);
+  if (sum_lane() == 0 && index < args.sum_count) args.sums[index] = sum;
 }
 
-constexpr std::int64_t kTotalSums = 1024;  // in shared memory at once
-
-// One block per span.
+// 32 threads per span.
 __global__ void total_kernel(SpanArgs args) {
-  __shared__ double sums[kTotalSums];
   std::int64_t first = 0, end = 0;
   for (int k = 0; k < kSpans; ++k) {
     if (k != static_cast<int>(blockIdx.x)) continue;
@@ -91,14 +82,9 @@ __global__ void total_kernel(SpanArgs args) {
     end = first + sums_of(args.spans[k].count);
   }
   double total = 0;
-  for (; first < end; first += kTotalSums) {
-    const int count = static_cast<int>(end - first < kTotalSums ? end - first : kTotalSums);
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kBlockThreads)
-      sums[i] = args.sums[first + i];
-    __syncthreads();
-    for (int i = 0; i < count && threadIdx.x == 0; ++i) total += sums[i];
-    __syncthreads();
-  }
+  if (threadIdx.x < kSumLanes)
+    for (first += sum_lane(); first < end; first += kSumLanes) total += args.sums[first];
+  total = total_of_lanes(total);
   if (threadIdx.x == 0) args.squares[blockIdx.x] = total;
 }
 
@@ -157,9 +143,9 @@ void find_not_finite_gpu(const float* values, std::int64_t count, std::int32_t* 
 }
 
 void squares_gpu(const SpanArgs& args, const Stream& stream) {
-  launch(squares_kernel, Grid{(args.sum_count + kRows - 1) / kRows}, Block{kBlockThreads}, 0,
-         stream, args);
-  launch(total_kernel, Grid{args.span_count}, Block{kBlockThreads}, 0, stream, args);
+  launch(squares_kernel, blocks_for(args.sum_count * kSumLanes), Block{kBlockThreads}, 0, stream,
+         args);
+  launch(total_kernel, Grid{args.span_count}, Block{kWidestWarp}, 0, stream, args);
 }
 
 void normalise_gpu(const SpanArgs& args, const Stream& stream) {

@@ -52,7 +52,8 @@ struct SpanArgs {
   float length = 0;                  // for clip_gpu
   const Verdict* verdict = nullptr;  // for clip_gpu, as above
 };
-// squares = sums of squares in float64: of kValuesPerSum values one by one, then of those sums.
+// squares = sums of squares in float64 (see core/lane_sum.h): of kValuesPerSum values, then of
+// those sums.
 void squares_gpu(const SpanArgs& args, const Stream& stream);
 // Each span divided by its norm, or the whole's; zeros stay.
 void normalise_gpu(const SpanArgs& args, const Stream& stream);
