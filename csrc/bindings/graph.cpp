@@ -202,14 +202,22 @@ void set_parameter(Model& model, const std::string& key, const Array<float>& val
   const Shape& expected = model.graph().parameters[id].shape;
   const Shape received(value.shape(), value.shape() + value.ndim());
   if (received != expected) fail("parameter " + key, to_string(expected), to_string(received));
-  std::copy(value.data(), value.data() + value.size(), model.data(id));
+  const float *first = value.data(), *last = first + value.size();
+  const py::gil_scoped_release release;
+  const std::unique_lock access(model.access());
+  std::copy(first, last, model.data(id));
 }
 
 Array<float> get_parameter(const Model& model, const std::string& key) {
   const int id = model.find(key);
   const Shape& shape = model.graph().parameters[id].shape;
   Array<float> out(std::vector<py::ssize_t>(shape.begin(), shape.end()));
-  std::copy(model.data(id), model.data(id) + model.size(id), out.mutable_data());
+  float* to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    const std::shared_lock access(model.access());
+    std::copy(model.data(id), model.data(id) + model.size(id), to);
+  }
   return out;
 }
 

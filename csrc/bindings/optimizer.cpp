@@ -1,10 +1,11 @@
-// The optimizer for Python.
+// The optimizer for Python: its calls. What it holds is in optimizer_state.cpp.
 #include "market/optimizer.h"
 
 #include <pybind11/stl.h>
 
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
+#include "bindings/optimizer.h"
 #include "market/plan.h"
 
 namespace marketplace::bindings {
@@ -41,39 +42,35 @@ std::shared_ptr<Optimizer> make_optimizer(
                                      given);
 }
 
-Array<std::int32_t> path_array(Optimizer& self) {
-  const Plan& plan = self.plan();
-  return to_array(plan_paths(plan),
-                  {plan.path_count(), static_cast<py::ssize_t>(plan.levels.size())});
+Array<std::int32_t> path_rows(const std::vector<std::int32_t>& paths, const Optimizer& self) {
+  const auto depth = static_cast<py::ssize_t>(self.specs().size());
+  return to_array(paths, {static_cast<py::ssize_t>(paths.size()) / depth, depth});
 }
 
-Array<std::int32_t> probed_paths(const Optimizer& self, const Probe& found) {
-  const auto depth = static_cast<py::ssize_t>(self.specs().size());
-  return to_array(found.paths, {static_cast<py::ssize_t>(found.losses.size()), depth});
+Array<std::int32_t> path_array(Optimizer& self) {
+  return path_rows(alone(self, [&] { return plan_paths(self.plan()); }), self);
 }
 
 py::tuple probe(Optimizer& self, const py::object& x, const AnyLabels& labels,
                 std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  Probe found;
-  {
-    const py::gil_scoped_release release;
-    found = self.probe(batch, borrowed, further);
-  }
-  return py::make_tuple(to_array(found.losses), probed_paths(self, found));
+  const Probe found = alone(self, [&] { return self.probe(batch, borrowed, further); });
+  return py::make_tuple(to_array(found.losses), path_rows(found.paths, self));
 }
 
 py::tuple forward(Optimizer& self, const py::object& x, bool further, bool on_device, bool waits) {
   const Batch batch = borrow_batch(x, false, 1);
-  auto [out, output] = make_output(self.market().backend(), {on_device, waits},
-                                   {self.plan().path_count(), batch.size},
+  const std::vector<std::int32_t> paths = alone(self, [&] { return plan_paths(self.plan()); });
+  const auto count = static_cast<std::int64_t>(paths.size() / self.specs().size());
+  auto [out, output] = make_output(self.market().backend(), {on_device, waits}, {count, batch.size},
                                    self.market().output_shape(batch.sample_shape));
-  {
-    const py::gil_scoped_release release;
-    self.forward(batch, output, further);
-  }
-  return py::make_tuple(out, path_array(self));
+  alone(self, [&, &to = output] {
+    if (self.plan().path_count() != count)
+      fail(ErrorKind::runtime, "forward", "the plan of one thread", "another one meanwhile");
+    self.forward(batch, to, further);
+  });
+  return py::make_tuple(out, path_rows(paths, self));
 }
 
 std::vector<std::int32_t> path_vector(const Optimizer& self, const Array<std::int32_t>& paths) {
@@ -96,11 +93,8 @@ py::tuple direction(Optimizer& self, const Array<float>& loss, const Array<std::
   const std::vector<std::int32_t> rows = path_vector(self, paths);
   const UnitVectorMode unit = unit_vector_mode(mode);
   bool degenerate = false;
-  Directions directions;
-  {
-    const py::gil_scoped_release release;
-    directions = self.direction(losses, rows, unit, degenerate);
-  }
+  const Directions directions =
+      alone(self, [&] { return self.direction(losses, rows, unit, degenerate); });
   return py::make_tuple(to_list(directions), degenerate);
 }
 
@@ -112,14 +106,18 @@ Directions direction_vectors(const std::vector<Array<float>>& arrays) {
 
 py::list gather(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
                 const std::string& mode) {
+  const std::vector<float> losses = to_vector(loss);
+  const std::vector<std::int32_t> rows = path_vector(self, paths);
+  const UnitVectorMode unit = unit_vector_mode(mode);
   bool degenerate = false;
-  return to_list(
-      self.gather(to_vector(loss), path_vector(self, paths), unit_vector_mode(mode), degenerate));
+  return to_list(alone(self, [&] { return self.gather(losses, rows, unit, degenerate); }));
 }
 
 py::list make_update(Optimizer& self, const std::vector<Array<float>>& sums,
                      const std::string& mode) {
-  return to_list(self.make_update(direction_vectors(sums), unit_vector_mode(mode)));
+  Directions given = direction_vectors(sums);
+  const UnitVectorMode unit = unit_vector_mode(mode);
+  return to_list(alone(self, [&] { return self.make_update(std::move(given), unit); }));
 }
 
 bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
@@ -127,8 +125,7 @@ bool step(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& 
   const std::vector<float> losses = to_vector(loss);
   const std::vector<std::int32_t> rows = path_vector(self, paths);
   const UnitVectorMode unit = unit_vector_mode(mode);
-  const py::gil_scoped_release release;
-  return self.step(losses, rows, unit);
+  return alone(self, [&] { return self.step(losses, rows, unit); });
 }
 
 py::tuple train_step(Optimizer& self, const py::object& x, const AnyLabels& labels,
@@ -136,12 +133,8 @@ py::tuple train_step(Optimizer& self, const py::object& x, const AnyLabels& labe
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
   const UnitVectorMode unit = unit_vector_mode(mode);
-  TakenStep taken;
-  {
-    const py::gil_scoped_release release;
-    taken = self.train_step(batch, borrowed, unit);
-  }
-  return py::make_tuple(to_array(taken.probe.losses), probed_paths(self, taken.probe),
+  const TakenStep taken = alone(self, [&] { return self.train_step(batch, borrowed, unit); });
+  return py::make_tuple(to_array(taken.probe.losses), path_rows(taken.probe.paths, self),
                         taken.degenerate);
 }
 
@@ -149,12 +142,8 @@ py::tuple keep_best_of(Optimizer& self, const py::object& x, const AnyLabels& la
                        std::optional<std::int32_t> ignore_index) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  Probe found;
-  {
-    const py::gil_scoped_release release;
-    found = self.keep_best_of(batch, borrowed);
-  }
-  return py::make_tuple(to_array(found.losses), probed_paths(self, found));
+  const Probe found = alone(self, [&] { return self.keep_best_of(batch, borrowed); });
+  return py::make_tuple(to_array(found.losses), path_rows(found.paths, self));
 }
 
 bool start_search(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
@@ -162,8 +151,7 @@ bool start_search(Optimizer& self, const Array<float>& loss, const Array<std::in
   const std::vector<float> losses = to_vector(loss);
   const std::vector<std::int32_t> rows = path_vector(self, paths);
   const UnitVectorMode unit = unit_vector_mode(mode);
-  const py::gil_scoped_release release;
-  return self.start_search(losses, rows, unit);
+  return alone(self, [&] { return self.start_search(losses, rows, unit); });
 }
 
 bool add_replica(Optimizer& self, const Array<float>& loss, const Array<std::int32_t>& paths,
@@ -171,16 +159,14 @@ bool add_replica(Optimizer& self, const Array<float>& loss, const Array<std::int
   const std::vector<float> losses = to_vector(loss);
   const std::vector<std::int32_t> rows = path_vector(self, paths);
   const UnitVectorMode unit = unit_vector_mode(mode);
-  const py::gil_scoped_release release;
-  return self.add_replica(losses, rows, unit);
+  return alone(self, [&] { return self.add_replica(losses, rows, unit); });
 }
 
 std::int64_t keep_best(Optimizer& self, const Array<float>& loss,
                        const Array<std::int32_t>& paths) {
   const std::vector<float> losses = to_vector(loss);
   const std::vector<std::int32_t> rows = path_vector(self, paths);
-  const py::gil_scoped_release release;
-  return self.keep_best(losses, rows);
+  return alone(self, [&] { return self.keep_best(losses, rows); });
 }
 
 py::list coefficients(const Optimizer& self, const Array<float>& loss,
@@ -193,88 +179,33 @@ py::list coefficients(const Optimizer& self, const Array<float>& loss,
   return out;
 }
 
-py::dict state(const Optimizer& self) {
-  const Optimizer::State state = self.state();
-  py::dict out;
-  out["generation"] = state.generation;
-  out["seed"] = self.options.seed;
-  for (std::size_t i = 0; i < state.seeds.size(); ++i)
-    out[py::str("seeds." + std::to_string(i))] = to_array(state.seeds[i]);
-  out["amplitudes"] = to_array(state.amplitudes);
-  out["learning_rates"] = to_array(state.learning_rates);
-  const UpdateRule::State& rule = self.rule().state();
-  out["rule.steps"] = rule.steps;
-  for (std::size_t i = 0; i < rule.first.size(); ++i) {
-    if (!rule.first[i].empty())
-      out[py::str("rule.first." + std::to_string(i))] = to_array(rule.first[i]);
-    if (!rule.second[i].empty())
-      out[py::str("rule.second." + std::to_string(i))] = to_array(rule.second[i]);
-  }
-  return out;
-}
-
-// The moments of the update rule, (n,) per spec; absent before the first update.
-Directions load_moments(const Optimizer& self, const py::dict& values, const std::string& name) {
-  Directions moments;
-  for (std::size_t i = 0; i < self.specs().size(); ++i) {
-    const py::str key(name + "." + std::to_string(i));
-    moments.emplace_back();
-    if (!values.contains(key)) continue;
-    moments.back() = to_vector(values[key].cast<Array<float>>());
-  }
-  return moments;
-}
-
-void load_state(Optimizer& self, const py::dict& values) {
-  Optimizer::State state;
-  state.generation = values["generation"].cast<std::uint64_t>();
-  const auto seed = values["seed"].cast<std::uint64_t>();
-  for (std::size_t i = 0; i < self.specs().size(); ++i)
-    state.seeds.push_back(
-        to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
-  state.amplitudes = to_vector(values["amplitudes"].cast<Array<float>>());
-  state.learning_rates = to_vector(values["learning_rates"].cast<Array<float>>());
-  UpdateRule::State rule;
-  if (values.contains("rule.steps")) rule.steps = values["rule.steps"].cast<std::uint64_t>();
-  rule.first = load_moments(self, values, "rule.first");
-  rule.second = load_moments(self, values, "rule.second");
-  std::vector<std::int64_t> counts;
-  for (const auto& model : self.market().models()) counts.push_back(model->parameter_count());
-  self.rule().restore(std::move(rule), counts);
-  self.restore(state);
-  self.options.seed = seed;
-}
-
 Array<float> probe_share(Optimizer& self, const py::object& x, const Array<std::int32_t>& labels,
                          std::optional<std::int32_t> ignore_index, std::int64_t first,
                          std::int64_t last) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  std::vector<float> losses;
-  {
-    const py::gil_scoped_release release;
-    losses = self.probe_share(batch, borrowed, first, last);
-  }
-  return to_array(losses);
+  return to_array(alone(self, [&] { return self.probe_share(batch, borrowed, first, last); }));
 }
 
 void probe_leader(Optimizer& self, const py::object& x, const Array<std::int32_t>& labels,
                   std::optional<std::int32_t> ignore_index, bool further) {
   const Batch batch = borrow_batch(x, false, 1);
   const Labels borrowed = borrow_labels(labels, batch.size, ignore_index);
-  const py::gil_scoped_release release;
-  self.probe_leader(batch, borrowed, further);
+  alone(self, [&] { self.probe_leader(batch, borrowed, further); });
 }
 
 py::tuple cut(Optimizer& self, const Shape& sample_shape, const std::vector<double>& speeds) {
-  const Cut found = self.cut(sample_shape, speeds);
+  const Cut found = alone(self, [&] { return self.cut(sample_shape, speeds); });
   return py::make_tuple(to_array(found.bounds), to_array(found.costs));
 }
 
-void bind_shares(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
+void bind_shares(OptimizerClass& optimizer) {
   optimizer.def_property_readonly("paths", &path_array)
-      .def_property_readonly("path_order",
-                             [](Optimizer& self) { return to_array(depth_first(self.plan())); })
+      .def_property_readonly(
+          "path_order",
+          [](Optimizer& self) {
+            return to_array(alone(self, [&] { return depth_first(self.plan()); }));
+          })
       .def("cut", &cut, py::arg("sample_shape"), py::arg("speeds"))
       .def("probe_share", &probe_share, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
            py::arg("first"), py::arg("last"))
@@ -282,61 +213,10 @@ void bind_shares(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
            py::arg("further"));
 }
 
-void bind_state(py::class_<Optimizer, std::shared_ptr<Optimizer>>& optimizer) {
-  optimizer
-      .def_property(
-          "learning_rate", [](const Optimizer& self) { return self.options.learning_rate; },
-          [](Optimizer& self, float value) { self.options.learning_rate = value; })
-      .def_property(
-          "probe_scale", [](const Optimizer& self) { return self.options.probe_scale; },
-          [](Optimizer& self, std::optional<float> v) { self.options.probe_scale = v; })
-      .def_property(
-          "meta_learning_rate",
-          [](const Optimizer& self) { return self.options.meta_learning_rate; },
-          [](Optimizer& self, std::optional<float> v) { self.options.meta_learning_rate = v; })
-      .def_property_readonly("seed", [](const Optimizer& self) { return self.options.seed; })
-      .def_property_readonly("control_variate",
-                             [](const Optimizer& self) { return self.options.control_variate; })
-      .def_property_readonly("antithetic",
-                             [](const Optimizer& self) { return self.options.antithetic; })
-      .def_property_readonly(
-          "shaping", [](const Optimizer& self) { return shaping_name(self.options.shaping); })
-      .def_property_readonly(
-          "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); })
-      .def(
-          "node_flops",
-          [](const Optimizer& self, const Shape& input_shape) {
-            return self.market_pointer()->node_flops(self.vendor_counts(), input_shape);
-          },
-          py::arg("input_shape"))
-      .def_property_readonly("generation", &Optimizer::generation)
-      .def_property_readonly("replica", &Optimizer::replica)
-      .def_property_readonly("plan", [](Optimizer& self) { return BoundPlan{self.plan(), false}; })
-      .def(
-          "seeds",
-          [](const Optimizer& self, std::size_t i) { return to_array(self.specs().at(i).seeds); },
-          py::arg("spec"))
-      .def(
-          "amplitude",
-          [](const Optimizer& self, std::size_t i) { return self.specs().at(i).weights.amplitude; },
-          py::arg("spec"))
-      .def("spec_learning_rate", &Optimizer::learning_rate, py::arg("spec"))
-      .def(
-          "scales",
-          [](const Optimizer& self, std::size_t i) { return to_array(self.specs().at(i).scales); },
-          py::arg("spec"))
-      .def(
-          "weights",
-          [](const Optimizer& self, std::size_t i) { return self.specs().at(i).weights; },
-          py::arg("spec"))
-      .def("state", &state)
-      .def("load_state", &load_state, py::arg("state"));
-}
-
 }  // namespace
 
 void bind_optimizer(py::module_& module) {
-  py::class_<Optimizer, std::shared_ptr<Optimizer>> optimizer(module, "Optimizer");
+  OptimizerClass optimizer(module, "Optimizer");
   optimizer
       .def(py::init(&make_optimizer), py::arg("market"), py::arg("vendor_counts"),
            py::arg("upstream_sampling"), py::kw_only(), py::arg("plan"), py::arg("learning_rate"),
@@ -346,14 +226,13 @@ void bind_optimizer(py::module_& module) {
       .def(
           "sample_paths",
           [](const Optimizer& self, std::int64_t batch) {
-            return to_array(self.sample_paths(batch),
-                            {batch, static_cast<py::ssize_t>(self.specs().size())});
+            return path_rows(alone(self, [&] { return self.sample_paths(batch); }), self);
           },
           py::arg("batch"))
       .def("probe", &probe, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
            py::arg("further") = false)
       .def("add_replica", &add_replica, py::arg("loss"), py::arg("paths"), py::arg("mode"))
-      .def("drop_replicas", &Optimizer::drop_replicas)
+      .def("drop_replicas", [](Optimizer& self) { alone(self, [&] { self.drop_replicas(); }); })
       .def("keep_best", &keep_best, py::arg("loss"), py::arg("paths"))
       .def("keep_best_of", &keep_best_of, py::arg("x"), py::arg("labels"), py::arg("ignore_index"))
       .def("forward", &forward, py::arg("x"), py::arg("further") = false,
@@ -366,23 +245,35 @@ void bind_optimizer(py::module_& module) {
           "update_weights",
           [](Optimizer& self, const std::vector<Array<float>>& directions,
              const std::optional<std::vector<float>>& learning_rates) {
-            self.update_weights(direction_vectors(directions), learning_rates);
+            const Directions given = direction_vectors(directions);
+            alone(self, [&] { self.update_weights(given, learning_rates); });
           },
           py::arg("directions"), py::arg("learning_rates"))
-      .def("update_seeds", &Optimizer::update_seeds, py::arg("keep_leader"))
+      .def(
+          "update_seeds",
+          [](Optimizer& self, bool keep_leader) {
+            alone(self, [&] { self.update_seeds(keep_leader); });
+          },
+          py::arg("keep_leader"))
       .def(
           "update_lr_scales",
           [](Optimizer& self, const std::vector<Array<float>>& directions) {
-            self.update_lr_scales(direction_vectors(directions));
+            Directions given = direction_vectors(directions);
+            alone(self, [&] { self.update_lr_scales(std::move(given)); });
           },
           py::arg("directions"))
       .def("start_search", &start_search, py::arg("loss"), py::arg("paths"), py::arg("mode"))
-      .def("end_search", &Optimizer::end_search, py::arg("learning_rates"))
+      .def(
+          "end_search",
+          [](Optimizer& self, const std::vector<float>& learning_rates) {
+            alone(self, [&] { self.end_search(learning_rates); });
+          },
+          py::arg("learning_rates"))
       .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("train_step", &train_step, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
            py::arg("mode"));
   bind_shares(optimizer);
-  bind_state(optimizer);
+  bind_optimizer_state(optimizer);
 }
 
 }  // namespace marketplace::bindings

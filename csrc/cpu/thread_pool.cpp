@@ -7,6 +7,15 @@
 #endif
 
 #include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
 
 namespace marketplace::cpu {
 
@@ -18,14 +27,58 @@ int default_threads() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
-ThreadPool::ThreadPool(int threads) : threads_(std::max(1, threads)) {}
+// Of one process: threads do not survive a fork, and locks may be left held by some of them. A
+// child leaves all that alone, for ever, and makes a crew of its own.
+class ThreadPool::Crew {
+ public:
+  Crew(int threads, const Crew* parents) : threads_(threads), parents_(parents) {}
+  ~Crew();
+
+  bool here() const { return owner_ == getpid(); }
+  void run(std::int64_t count, const std::function<void(std::int64_t, int)>& task);
+
+ private:
+  void start();
+  void work(int thread, std::uint64_t seen);
+  void drain(int thread);
+
+  const int threads_;
+  [[maybe_unused]] const Crew* const parents_;  // so that it is no leak
+  const pid_t owner_ = getpid();
+  std::vector<std::thread> workers_;
+  std::mutex run_mutex_, mutex_;
+  std::condition_variable wake_, done_;
+  std::uint64_t round_ = 0;
+  int busy_ = 0;
+  bool stopping_ = false;
+  const std::function<void(std::int64_t, int)>* task_ = nullptr;
+  std::int64_t count_ = 0;
+  std::atomic<std::int64_t> next_{0};
+  std::exception_ptr error_;
+};
+
+ThreadPool::ThreadPool(int threads)
+    : threads_(std::max(1, threads)), crew_(new Crew(threads_, nullptr)) {}
 
 ThreadPool::~ThreadPool() {
-  if (owner_ != getpid()) {
-    // the parent's threads: nothing of them runs here, and joining would wait for ever
-    for (std::thread& worker : workers_) worker.detach();
-    return;
-  }
+  Crew* const last = crew_.load();
+  if (last->here()) delete last;
+}
+
+ThreadPool::Crew& ThreadPool::crew() {
+  Crew* known = crew_.load();
+  if (known->here()) return *known;
+  auto* const made = new Crew(threads_, known);
+  if (crew_.compare_exchange_strong(known, made)) return *made;
+  delete made;  // another thread of the child was first
+  return *known;
+}
+
+void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t, int)>& task) {
+  crew().run(count, task);
+}
+
+ThreadPool::Crew::~Crew() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stopping_ = true;
@@ -34,17 +87,22 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::start() {
-  if (owner_ == getpid()) return;
-  for (std::thread& worker : workers_) worker.detach();
-  workers_.clear();
-  owner_ = getpid();
-  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
+// Those that the system refuses are asked for again at the next call.
+void ThreadPool::Crew::start() {
+  while (static_cast<int>(workers_.size()) + 1 < threads_) {
+    const int thread = static_cast<int>(workers_.size()) + 1;
+    try {
+      workers_.emplace_back([this, thread, seen = round_] { work(thread, seen); });
+    } catch (const std::system_error& refused) {
+      fail(ErrorKind::runtime, "threads", std::to_string(threads_) + " that the system starts",
+           std::string(refused.what()) + " after " + std::to_string(thread));
+    }
+  }
 }
 
-void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t, int)>& task) {
+void ThreadPool::Crew::run(std::int64_t count, const std::function<void(std::int64_t, int)>& task) {
   const std::lock_guard<std::mutex> one_at_a_time(run_mutex_);
-  if (threads_ > 1 && count > 1) start();
+  if (count > 1) start();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     task_ = &task;
@@ -61,7 +119,7 @@ void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t, 
   if (error_) std::rethrow_exception(error_);
 }
 
-void ThreadPool::drain(int thread) {
+void ThreadPool::Crew::drain(int thread) {
   for (;;) {
     const std::int64_t index = next_.fetch_add(1);
     if (index >= count_) return;
@@ -75,8 +133,8 @@ void ThreadPool::drain(int thread) {
   }
 }
 
-void ThreadPool::work(int thread) {
-  std::uint64_t seen = 0;
+// seen: the last round that the thread has no part in.
+void ThreadPool::Crew::work(int thread, std::uint64_t seen) {
   for (;;) {
     {
       std::unique_lock<std::mutex> lock(mutex_);

@@ -2,16 +2,9 @@
 // result: tasks write to places of their own.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <exception>
 #include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace marketplace::cpu {
 
@@ -32,22 +25,11 @@ class ThreadPool {
   void run(std::int64_t count, const std::function<void(std::int64_t, int)>& task);
 
  private:
-  void start();
-  void work(int thread);
-  void drain(int thread);
+  class Crew;  // the threads, and what they wait with
+  Crew& crew();
 
   const int threads_;
-  std::vector<std::thread> workers_;
-  pid_t owner_ = 0;  // threads do not survive a fork; the child starts its own
-  std::mutex run_mutex_, mutex_;
-  std::condition_variable wake_, done_;
-  std::uint64_t round_ = 0;
-  int busy_ = 0;
-  bool stopping_ = false;
-  const std::function<void(std::int64_t, int)>* task_ = nullptr;
-  std::int64_t count_ = 0;
-  std::atomic<std::int64_t> next_{0};
-  std::exception_ptr error_;
+  std::atomic<Crew*> crew_;
 };
 
 }  // namespace marketplace::cpu

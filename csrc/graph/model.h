@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <shared_mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,10 @@ class Model {
   float* data(int id);
   const float* data(int id) const;
 
+  // For threads: held shared while values are used, alone while they change. The members above and
+  // below do not lock it themselves.
+  std::shared_mutex& access() const { return access_; }
+
   // running = (1 - momentum) running + momentum batch, the variance unbiased, as in PyTorch.
   void absorb(const BatchStatistics& statistics);
 
@@ -55,6 +60,7 @@ class Model {
   std::uint32_t counter_end_ = 0;
   Vector weights_;
   std::vector<float> buffers_;
+  mutable std::shared_mutex access_;
 };
 
 }  // namespace marketplace

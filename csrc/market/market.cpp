@@ -37,7 +37,17 @@ void check_host_labels(const Labels& labels) {
 Market::Market(std::shared_ptr<Backend> backend, std::vector<std::shared_ptr<Model>> models)
     : backend_(std::move(backend)), models_(std::move(models)) {
   if (models_.empty()) fail("market", "at least one spec", "none");
+  for (const auto& model : models_) lock_order_.push_back(model.get());
+  std::sort(lock_order_.begin(), lock_order_.end());
+  lock_order_.erase(std::unique(lock_order_.begin(), lock_order_.end()), lock_order_.end());
   for (const auto& model : models_) backend_->hold(model->weights());
+}
+
+template <class Lock>
+std::vector<Lock> Market::lock_models() const {
+  std::vector<Lock> locks;
+  for (const Model* model : lock_order_) locks.emplace_back(model->access());
+  return locks;
 }
 
 Market::~Market() {
@@ -137,6 +147,7 @@ Executor& Market::checked(const Plan& plan, const std::vector<VendorWeights>& we
 void Market::losses(const Plan& plan, const std::vector<VendorWeights>& weights, const Batch& batch,
                     const Labels& labels, float* out, LeaderStatistics* leader) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = reading();
   Executor& run = checked(plan, weights, batch);
   check_labels(batch, labels);
   run.losses(plan, weights, batch, labels, out, leader);
@@ -146,6 +157,7 @@ std::optional<bool> Market::step(const Plan& plan, const std::vector<VendorWeigh
                                  const Batch& batch, const Labels& labels, const StepUpdate& update,
                                  float* losses, LeaderStatistics* leader) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = changing();
   Executor& run = checked(plan, weights, batch);
   check_labels(batch, labels);
   return run.step(plan, weights, batch, labels, update, losses, leader);
@@ -154,12 +166,14 @@ std::optional<bool> Market::step(const Plan& plan, const std::vector<VendorWeigh
 void Market::forward(const Plan& plan, const std::vector<VendorWeights>& weights,
                      const Batch& batch, const Output& out, LeaderStatistics* leader) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = reading();
   Executor& run = checked(plan, weights, batch);
   run.forward(plan, weights, batch, out, leader);
 }
 
 void Market::infer(const Batch& batch, const Output& out) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = reading();
   Executor& run = executor(batch);
   check_batch(batch, 1);
   run.infer(batch, out);
@@ -168,6 +182,7 @@ void Market::infer(const Batch& batch, const Output& out) {
 void Market::forward_paths(const std::vector<VendorWeights>& weights, const Batch& batch,
                            const std::int32_t* paths, const SampleResults& results) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = reading();
   check_weights(weights);
   Executor& run = executor(batch);
   check_batch(batch, 1);
@@ -211,6 +226,7 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
                               const Batch& batch, const Labels& labels, bool add,
                               Directions& gradients) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const auto access = reading();
   check_counts(counts);
   if (probe.seeds.size() != models_.size())
     fail("plan 'node'", "seeds of " + std::to_string(models_.size()) + " specs",
@@ -248,6 +264,7 @@ Vector Market::delta(std::size_t spec, const VendorWeights& weights, std::int64_
 
 void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const std::unique_lock<std::shared_mutex> access(model(spec).access());
   Vector& target = model(spec).weights();
   if (vendor < 0 || vendor >= weights.count)
     fail("mutate", "a vendor below " + std::to_string(weights.count), std::to_string(vendor));
@@ -256,6 +273,11 @@ void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::i
     std::copy_n(chosen.data(), chosen.size(), target.overwrite());
   else
     backend_->add_scaled(target, chosen, 1.0f);
+}
+
+void Market::change(const std::function<void()>& work) {
+  const auto access = changing();
+  work();
 }
 
 void Market::absorb(const LeaderStatistics& leader) {

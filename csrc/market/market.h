@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <utility>
 #include <vector>
 
@@ -55,7 +57,9 @@ class Market {
   Vector delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
   // W of a spec becomes vendor v's weights.
   void apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
-  void absorb(const LeaderStatistics& leader);
+  // work(), which changes weights, all specs' at once for whoever reads them in another thread.
+  void change(const std::function<void()>& work);
+  void absorb(const LeaderStatistics& leader);  // within change()
 
  private:
   Executor& executor(const Batch& batch);
@@ -67,9 +71,16 @@ class Market {
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 
+  // Every model's access, for as long as it lives.
+  template <class Lock>
+  std::vector<Lock> lock_models() const;
+  auto reading() const { return lock_models<std::shared_lock<std::shared_mutex>>(); }
+  auto changing() const { return lock_models<std::unique_lock<std::shared_mutex>>(); }
+
   std::mutex mutex_;  // one call at a time: executors own their working memory
   std::shared_ptr<Backend> backend_;
   std::vector<std::shared_ptr<Model>> models_;
+  std::vector<const Model*> lock_order_;  // of all markets alike, each model once
   std::map<Shape, std::unique_ptr<Executor>> executors_;
   std::map<std::pair<std::vector<std::int64_t>, Shape>, std::unique_ptr<NodeProber>> node_probers_;
 };

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,6 +57,11 @@ class Optimizer {
   };
 
   OptimizerOptions options;  // learning rates may change between steps
+  // Weight updates since the start, counted by the call that takes them.
+  std::uint64_t step_count = 0;
+  // For threads that share an optimizer: whoever calls it holds this. The members do not lock it
+  // themselves.
+  std::mutex& access() const { return access_; }
   Market& market() { return *market_; }
   const std::shared_ptr<Market>& market_pointer() const { return market_; }
   const std::vector<SpecState>& specs() const { return specs_; }
@@ -161,7 +167,8 @@ class Optimizer {
   const Directions& propose(Directions& sums, UnitVectorMode mode);
   std::vector<float> rates_of_step() const;
   void move_along(UnitVectorMode mode, const std::vector<float>& rates);
-  void finish_step();
+  void change_weights(const std::function<void()>& work);
+  void next_generation();
   void check_keeps_best() const;
   bool follows_at_once() const;
   std::optional<TakenStep> follow_at_once(const Batch& batch, const Labels& labels, Shaping shaping,
@@ -184,6 +191,7 @@ class Optimizer {
   float amplitude(std::size_t spec) const;
   std::vector<float> best_rates(const std::vector<float>& losses);
 
+  mutable std::mutex access_;
   std::shared_ptr<Market> market_;
   UpdateRule rule_;
   std::vector<SpecState> specs_;

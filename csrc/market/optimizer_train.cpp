@@ -51,7 +51,10 @@ std::optional<TakenStep> Optimizer::step_at_once(const Batch& batch, const Label
   const std::vector<float> rates = rates_of_step();
   std::optional<TakenStep> taken =
       follow_at_once(batch, labels, options.shaping, mode, [&] { move_along(mode, rates); });
-  if (taken) finish_step();
+  if (!taken) return taken;
+  market_->change([&] { absorb_leader(); });
+  rule_.finish();
+  next_generation();
   return taken;
 }
 
@@ -63,8 +66,8 @@ Probe Optimizer::keep_best_of(const Batch& batch, const Labels& labels) {
           for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, work_[i], 1.0f);
         });
     if (taken) {
-      absorb_leader();
-      update_seeds(true);
+      market_->change([&] { absorb_leader(); });
+      next_generation();
       return std::move(taken->probe);
     }
   }

@@ -118,11 +118,18 @@ void Optimizer::update_weights(const Directions& directions,
                                const std::optional<std::vector<float>>& learning_rates) {
   check_directions(directions);
   const std::vector<float> rates = checked_rates(learning_rates);
-  market_->backend().together([&] {
+  change_weights([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, directions[i], rates[i]);
   });
   if (learning_rates) keep_rates(rates);
-  absorb_leader();
+}
+
+// work() moves weights; batch norms take what the leader saw.
+void Optimizer::change_weights(const std::function<void()>& work) {
+  market_->change([&] {
+    market_->backend().together(work);
+    absorb_leader();
+  });
 }
 
 // The given rates, or the specs' present ones.
@@ -185,13 +192,12 @@ void Optimizer::end_search(const std::vector<float>& learning_rates) {
     if (spec.weights.kind != VendorWeights::Kind::scaled)
       fail(ErrorKind::runtime, "end_search", "a line search under way", "none");
   const std::vector<float> rates = checked_rates(learning_rates);
-  market_->backend().together([&] {
+  change_weights([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i)
       move_weights(i, *specs_[i].weights.values, rates[i]);
   });
   keep_rates(rates);
-  absorb_leader();
-  update_seeds(true);
+  next_generation();
 }
 
 // What the rule makes of g; counted by rule_.finish().
@@ -225,10 +231,9 @@ void Optimizer::move_along(UnitVectorMode mode, const std::vector<float>& rates)
   for (std::size_t i = 0; i < specs_.size(); ++i) move_weights(i, update[i], rates[i]);
 }
 
-void Optimizer::finish_step() {
-  rule_.finish();
-  absorb_leader();
+void Optimizer::next_generation() {
   update_seeds(true);
+  ++step_count;
 }
 
 bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
@@ -236,11 +241,12 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
   const Coefficients coefficients = weigh(losses, paths, mode);
   const std::vector<float> rates = rates_of_step();
   reserve();
-  market_->backend().together([&] {
+  change_weights([&] {
     gather_into(work_, coefficients);
     move_along(mode, rates);
   });
-  finish_step();
+  rule_.finish();
+  next_generation();
   return coefficients.degenerate;
 }
 
@@ -262,17 +268,15 @@ std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
   const std::int64_t best =
       topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
   reserve();
-  Backend& backend = market_->backend();
-  backend.together([&] {
+  change_weights([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i) {
       std::vector<double> chosen(specs_[i].vendor_count, 0.0);
       chosen[paths[best * specs_.size() + i]] = 1.0;
-      backend.combine(market_->model(i), specs_[i].weights, chosen, work_[i]);
+      market_->backend().combine(market_->model(i), specs_[i].weights, chosen, work_[i]);
       move_weights(i, work_[i], 1.0f);
     }
   });
-  absorb_leader();
-  update_seeds(true);
+  next_generation();
   return best;
 }
 
