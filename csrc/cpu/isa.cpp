@@ -55,10 +55,18 @@ bool has_amx() {
 }
 #endif
 
+// A table is asked for only where it can be used: what makes it is compiled for the same
+// instructions.
 struct Candidate {
-  const KernelTable* table;
+  const char* name;
   bool (*usable)();
+  const KernelTable& (*table)();
 };
+
+template <const KernelTable& kTable>
+const KernelTable& constant_table() {
+  return kTable;
+}
 
 // From the best to the plainest.
 std::vector<Candidate> candidates() {
@@ -66,14 +74,14 @@ std::vector<Candidate> candidates() {
   __builtin_cpu_init();
   return {
 #if defined(MARKETPLACE_AMX)
-      {&kernels_amx(), has_amx},
+      {"amx", has_amx, kernels_amx},
 #endif
-      {&kernels_avx512bf16(), has_avx512bf16},
-      {&kernels_avx512, has_avx512},
-      {&kernels_avx2, has_avx2},
-      {&kernels_baseline, always}};
+      {"avx512bf16", has_avx512bf16, kernels_avx512bf16},
+      {"avx512", has_avx512, constant_table<kernels_avx512>},
+      {"avx2", has_avx2, constant_table<kernels_avx2>},
+      {"baseline", always, constant_table<kernels_baseline>}};
 #else
-  return {{&kernels_baseline, always}};
+  return {{kernels_baseline.name, always, constant_table<kernels_baseline>}};
 #endif
 }
 
@@ -81,7 +89,7 @@ std::vector<Candidate> candidates() {
 
 std::vector<std::string> compiled_isas() {
   std::vector<std::string> names;
-  for (const Candidate& candidate : candidates()) names.emplace_back(candidate.table->name);
+  for (const Candidate& candidate : candidates()) names.emplace_back(candidate.name);
   return names;
 }
 
@@ -90,10 +98,10 @@ const KernelTable& active_kernels() {
   const bool chosen = forced && *forced;
   std::string known;
   for (const Candidate& candidate : candidates()) {
-    const std::string name = candidate.table->name;
+    const std::string name = candidate.name;
     known += (known.empty() ? "" : ", ") + name;
     if (chosen && name != forced) continue;
-    if (candidate.usable()) return *candidate.table;
+    if (candidate.usable()) return candidate.table();
     if (chosen)
       fail(ErrorKind::runtime, "MARKETPLACE_ISA", "instructions that this machine has",
            "'" + name + "'");
