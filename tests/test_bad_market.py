@@ -151,6 +151,8 @@ def test_upstream_sampling_in_a_star():
         (lambda: nn.Conv2d(3, 6, 3, stride=0), "stride"),
         (lambda: nn.Conv2d(3, 6, 3, padding=-1), "padding"),
         (lambda: nn.Conv2d(3, 6, 3, dilation=0), "dilation"),
+        (lambda: nn.Conv2d(3, 6, 3, dilation=2**62), "dilation from 1 to 2147483647"),
+        (lambda: nn.Conv2d(3, 6, 3, padding=2**63 - 1), "padding from 0 to 2147483647"),
         (lambda: nn.Linear(0, 3), "at least 1"),
         (lambda: nn.Linear(3, 0), "at least 1"),
         (lambda: nn.InstanceNorm(0), "at least 1"),
@@ -163,9 +165,15 @@ def test_options_of_a_layer(make_layer, word):
 
 
 def test_a_result_that_no_memory_holds():
-    model = nn.Model(nn.Conv2d(1, 1, 1, padding=2**40))
+    model = nn.Model(nn.Conv2d(1, 1, 1, padding=2**30))
     with refusal(ValueError, "at most 2^31 elements"):
         model(np.zeros((1, 1, 2, 2), np.float32))
+
+
+def test_samples_without_elements():
+    model = nn.Model(nn.relu, lambda x: x.flatten(1), nn.Linear(4, 3))
+    with refusal(ValueError, "extents of at least 1", "0"):
+        model(np.zeros((2, 0, 4), np.float32))
 
 
 class Returns:

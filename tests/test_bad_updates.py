@@ -45,6 +45,35 @@ def test_a_rate_too_large_for_the_next_vendors():
         opt.step(loss, paths)
 
 
+def test_a_line_search_whose_next_vendors_would_overflow():
+    built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)
+    opt = optimizer(built, seed=MASTER, meta_learning_rate=0.5, learning_rate=2.0)
+    opt.probe_scale = 3e38
+    with refused(opt, built, ValueError, "probe amplitude: expected a finite number"):
+        opt.train_step(x, y)
+
+
+def test_a_state_that_is_refused_leaves_nothing_behind():
+    built = build(MLP, VENDORS)
+    opt = optimizer(built, seed=MASTER, update="momentum")
+    x, y = batch(MLP_SHAPE)
+    opt.train_step(x, y)
+    native = opt._native
+    before = native.state()
+    for name, value in {
+        "seeds.0": np.zeros(99, np.uint64),
+        "amplitudes": np.full(3, np.nan, np.float32),
+        "learning_rates": np.full(3, np.inf, np.float32),
+        "rule.first.0": np.zeros(1, np.float32),
+    }.items():
+        with pytest.raises(ValueError):
+            native.load_state(before | {"rule.steps": 77, "generation": 5, name: value})
+        after = native.state()
+        assert after.keys() == before.keys()
+        for key, kept in before.items():
+            assert np.array_equal(after[key], kept), key
+
+
 def test_a_failing_replica_leaves_weights_and_vendors(monkeypatch):
     """The third draw meets a loss that is not finite."""
     built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)

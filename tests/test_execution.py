@@ -4,7 +4,6 @@ import functools
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import marketplace as mp
 import numpy as np
@@ -165,53 +164,6 @@ def test_a_direction_of_many_parameters():
         norm = np.sqrt(sum((value**2).sum() for value in sums.values()))
         for key, value in vectors.items():
             close(value, sums[key] / norm)
-
-
-# -- threads and processes of the caller -----------------------------------------------------------
-
-
-def test_many_python_threads_at_once():
-    """Calls share the default engine; separate optimizers have engines of their own."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(6, 3, 9, 9)).astype(np.float32)
-    weight = rng.normal(size=(5, 4, 3, 3, 3)).astype(np.float32)
-    base = build(MLP, (2, 2, 2))
-    rows, labels = batch((20, 6))
-
-    def work(_):
-        convolved = mp.functional.conv2d(x, weight)
-        straight = mp.straight_forward(base.specs, rows)
-        built = build(MLP, (2, 3, 2))
-        loss, _ = optimizer(built, seed=3, threads=2).probe(rows, labels)
-        return np.asarray(convolved), np.asarray(straight), loss
-
-    expected = work(0)
-    with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(work, range(40)):
-            for mine, theirs in zip(result, expected, strict=True):
-                same_bits(mine, theirs)
-
-
-FORK = """
-import os, sys, warnings
-import numpy as np
-import marketplace as mp
-warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of forks with threads
-weight = np.ones((4, 3, 3, 3), np.float32)
-x = np.ones((64, 3, 12, 12), np.float32)
-before = mp.functional.conv2d(x, weight)
-child = os.fork()
-if child == 0:
-    os._exit(0 if np.array_equal(mp.functional.conv2d(x, weight), before) else 3)
-_, status = os.waitpid(child, 0)
-assert np.array_equal(mp.functional.conv2d(x, weight), before)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-
-
-def test_a_forked_process_computes_too():
-    done = subprocess.run([sys.executable, "-c", FORK], timeout=60, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 # -- instruction sets ------------------------------------------------------------------------------

@@ -11,13 +11,12 @@ namespace {
 
 py::dict state(const Optimizer& self) {
   Optimizer::State state;
-  UpdateRule::State rule;
   std::uint64_t seed = 0;
   alone(self, [&] {
     state = self.state();
-    rule = self.rule().state();
     seed = self.options.seed;
   });
+  const UpdateRule::State& rule = state.rule;
   py::dict out;
   out["generation"] = state.generation;
   out["seed"] = seed;
@@ -56,14 +55,10 @@ void load_state(Optimizer& self, const py::dict& values) {
         to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
   state.amplitudes = to_vector(values["amplitudes"].cast<Array<float>>());
   state.learning_rates = to_vector(values["learning_rates"].cast<Array<float>>());
-  UpdateRule::State rule;
-  if (values.contains("rule.steps")) rule.steps = values["rule.steps"].cast<std::uint64_t>();
-  rule.first = load_moments(self, values, "rule.first");
-  rule.second = load_moments(self, values, "rule.second");
-  std::vector<std::int64_t> counts;
-  for (const auto& model : self.market().models()) counts.push_back(model->parameter_count());
+  if (values.contains("rule.steps")) state.rule.steps = values["rule.steps"].cast<std::uint64_t>();
+  state.rule.first = load_moments(self, values, "rule.first");
+  state.rule.second = load_moments(self, values, "rule.second");
   alone(self, [&] {
-    self.rule().restore(std::move(rule), counts);
     self.restore(state);
     self.options.seed = seed;
   });

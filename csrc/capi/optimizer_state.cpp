@@ -17,7 +17,6 @@ constexpr std::size_t kLongestSettings = 1 << 20;
 
 struct State {
   Optimizer::State vendors;
-  UpdateRule::State rule;
   std::uint64_t seed = 0;
   float learning_rate = 0;
   std::optional<float> probe_scale, meta_learning_rate;
@@ -68,7 +67,7 @@ void add_array(std::vector<TensorToWrite>& list, const std::string& name, const 
 void save(const mp_optimizer& own, const std::string& path, std::int64_t step) {
   MarketTensors tensors(own.optimizer->market(), step);
   const Optimizer::State state = own.optimizer->state();
-  const UpdateRule::State& rule = own.optimizer->rule().state();
+  const UpdateRule::State& rule = state.rule;
   add_array(tensors.list, "amplitudes", state.amplitudes);
   add_array(tensors.list, "learning_rates", state.learning_rates);
   for (std::size_t i = 0; i < state.seeds.size(); ++i)
@@ -131,7 +130,7 @@ void read_settings(const SafetensorsReader& file, const mp_optimizer& own, State
                       own.optimizer->options.meta_learning_rate.has_value());
     state.vendors.generation = plain.at("generation").get<std::uint64_t>();
     state.seed = plain.at("seed").get<std::uint64_t>();
-    state.rule.steps = plain.value("rule.steps", std::uint64_t{0});
+    state.vendors.rule.steps = plain.value("rule.steps", std::uint64_t{0});
   } catch (const Json::exception& error) {
     file.refuse("the settings of an optimizer", error.what());
   }
@@ -160,18 +159,14 @@ State read_state(SafetensorsReader& file, const mp_optimizer& own) {
   for (std::size_t i = 0; i < own.optimizer->specs().size(); ++i) {
     const std::string spec = "." + std::to_string(i);
     state.vendors.seeds.push_back(read_seeds(file, "seeds" + spec));
-    state.rule.first.push_back(read_floats(file, "rule.first" + spec, false));
-    state.rule.second.push_back(read_floats(file, "rule.second" + spec, false));
+    state.vendors.rule.first.push_back(read_floats(file, "rule.first" + spec, false));
+    state.vendors.rule.second.push_back(read_floats(file, "rule.second" + spec, false));
   }
   return state;
 }
 
 // Nothing has changed when it throws.
 void restore(Optimizer& optimizer, const State& state) {
-  std::vector<std::int64_t> counts;
-  for (const auto& model : optimizer.market().models()) counts.push_back(model->parameter_count());
-  UpdateRule rule(optimizer.options.rule);
-  rule.restore(state.rule, counts);
   const OptimizerOptions before = optimizer.options;
   optimizer.options.learning_rate = state.learning_rate;
   optimizer.options.probe_scale = state.probe_scale;
@@ -183,7 +178,6 @@ void restore(Optimizer& optimizer, const State& state) {
     optimizer.options = before;
     throw;
   }
-  optimizer.rule() = std::move(rule);
 }
 
 std::int64_t load(mp_optimizer& own, const std::string& path) {

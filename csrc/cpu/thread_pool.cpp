@@ -103,16 +103,17 @@ void ThreadPool::Crew::start() {
 void ThreadPool::Crew::run(std::int64_t count, const std::function<void(std::int64_t, int)>& task) {
   const std::lock_guard<std::mutex> one_at_a_time(run_mutex_);
   if (count > 1) start();
+  const bool shared = count > 1 && !workers_.empty();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     task_ = &task;
     count_ = count;
     next_ = 0;
     error_ = nullptr;
-    busy_ = count > 1 ? static_cast<int>(workers_.size()) : 0;
-    if (busy_ > 0) ++round_;
+    busy_ = shared ? static_cast<int>(workers_.size()) : 0;
+    if (shared) ++round_;
   }
-  if (busy_ > 0) wake_.notify_all();
+  if (shared) wake_.notify_all();
   drain(0);
   std::unique_lock<std::mutex> lock(mutex_);
   done_.wait(lock, [this] { return busy_ == 0; });

@@ -5,16 +5,20 @@
 namespace marketplace {
 namespace {
 
+// Products of two of them are computed without a check.
+void check_number(const std::string& where, const std::string& name, std::int64_t least,
+                  std::int64_t value) {
+  if (value < least || value > INT32_MAX)
+    fail(where, name + " from " + std::to_string(least) + " to " + std::to_string(INT32_MAX),
+         std::to_string(value));
+}
+
 void check_window(const Op& op, const std::string& where) {
   for (int axis = 0; axis < 2; ++axis) {
-    if (op.window.kernel[axis] < 1)
-      fail(where, "kernel_size of at least 1", std::to_string(op.window.kernel[axis]));
-    if (op.window.stride[axis] < 1)
-      fail(where, "stride of at least 1", std::to_string(op.window.stride[axis]));
-    if (op.window.dilation[axis] < 1)
-      fail(where, "dilation of at least 1", std::to_string(op.window.dilation[axis]));
-    if (op.window.padding[axis] < 0)
-      fail(where, "padding of at least 0", std::to_string(op.window.padding[axis]));
+    check_number(where, "kernel_size", 1, op.window.kernel[axis]);
+    check_number(where, "stride", 1, op.window.stride[axis]);
+    check_number(where, "dilation", 1, op.window.dilation[axis]);
+    check_number(where, "padding", 0, op.window.padding[axis]);
   }
 }
 
@@ -66,8 +70,9 @@ int Graph::add_parameter(const std::string& key, const Shape& shape, bool buffer
 int Graph::add_op(Op op) {
   const std::string where = op_name(op.kind) + ": " + op.layer;
   const int count = static_cast<int>(ops.size());
-  if (op.a < 0 || op.a >= count || op.b >= count)
-    fail(where, "an earlier node as input", std::to_string(op.a < 0 ? op.a : op.b));
+  const bool two = op.kind == OpKind::add || op.kind == OpKind::multiply;
+  for (const int input : {op.a, two ? op.b : op.a})
+    if (input < 0 || input >= count) fail(where, "an earlier node as input", std::to_string(input));
   switch (op.kind) {
     case OpKind::conv2d: check_conv(*this, op, where); break;
     case OpKind::linear: check_linear(*this, op, where); break;

@@ -151,6 +151,7 @@ void check_size(const Shape& shape, const std::string& where) {
   constexpr std::int64_t most = std::int64_t{1} << 31;
   std::int64_t count = 1;
   for (std::int64_t extent : shape) {
+    if (extent < 1) fail(where, "extents of at least 1", to_string(shape, true));
     if (extent > most / count)
       fail(where, "a result of at most 2^31 elements", to_string(shape, true));
     count *= extent;
@@ -160,6 +161,7 @@ void check_size(const Shape& shape, const std::string& where) {
 }  // namespace
 
 std::vector<Shape> infer_shapes(const Graph& graph, const Shape& input) {
+  check_size(input, "input");
   std::vector<Shape> shapes{input};
   for (std::size_t node = 1; node < graph.ops.size(); ++node) {
     const Op& op = graph.ops[node];

@@ -106,17 +106,18 @@ Executor& Market::executor(const Batch& batch) {
 void Market::check_weights(const std::vector<VendorWeights>& weights) const {
   if (weights.size() != models_.size())
     fail("vendors", std::to_string(models_.size()) + " specs", std::to_string(weights.size()));
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const VendorWeights& w = weights[i];
-    const auto n = static_cast<std::size_t>(models_[i]->parameter_count());
-    const std::size_t have = w.values ? static_cast<std::size_t>(w.values->size()) : 0;
-    const std::size_t need = w.kind == VendorWeights::Kind::scaled      ? n
-                             : w.kind == VendorWeights::Kind::explicit_ ? n * w.count
-                                                                        : 0;
-    if (have != need)
-      fail("vendors", std::to_string(need) + " values for spec " + std::to_string(i),
-           std::to_string(have));
-  }
+  for (std::size_t i = 0; i < weights.size(); ++i) check_weights(i, weights[i]);
+}
+
+void Market::check_weights(std::size_t spec, const VendorWeights& weights) const {
+  const auto n = static_cast<std::size_t>(models_.at(spec)->parameter_count());
+  const std::size_t have = weights.values ? static_cast<std::size_t>(weights.values->size()) : 0;
+  const std::size_t need = weights.kind == VendorWeights::Kind::scaled      ? n
+                           : weights.kind == VendorWeights::Kind::explicit_ ? n * weights.count
+                                                                            : 0;
+  if (have != need)
+    fail("vendors", std::to_string(need) + " values for spec " + std::to_string(spec),
+         std::to_string(have));
 }
 
 void Market::check_labels(const Batch& batch, const Labels& labels) const {
@@ -250,6 +251,9 @@ std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
 }
 
 Vector Market::delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
+  check_weights(spec, weights);
+  if (vendor < 0 || vendor >= weights.count)
+    fail("vendors", "a vendor below " + std::to_string(weights.count), std::to_string(vendor));
   const std::int64_t count = model(spec).parameter_count();
   if (weights.kind == VendorWeights::Kind::explicit_) {
     const float* values = weights.values->data() + vendor * count;
@@ -266,8 +270,6 @@ void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::i
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::unique_lock<std::shared_mutex> access(model(spec).access());
   Vector& target = model(spec).weights();
-  if (vendor < 0 || vendor >= weights.count)
-    fail("mutate", "a vendor below " + std::to_string(weights.count), std::to_string(vendor));
   const Vector chosen = delta(spec, weights, vendor);
   if (weights.kind == VendorWeights::Kind::explicit_)
     std::copy_n(chosen.data(), chosen.size(), target.overwrite());

@@ -69,6 +69,7 @@ class Market {
   void check_counts(const std::vector<std::int64_t>& counts) const;
   void check_place(const Batch& batch) const;
   void check_weights(const std::vector<VendorWeights>& weights) const;
+  void check_weights(std::size_t spec, const VendorWeights& weights) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 
   // Every model's access, for as long as it lives.

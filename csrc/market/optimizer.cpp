@@ -81,8 +81,18 @@ float Optimizer::learning_rate(std::size_t spec) const {
 }
 
 float Optimizer::amplitude(std::size_t spec) const {
+  return amplitude_at(learning_rate(spec));
+}
+
+float Optimizer::amplitude_at(float rate) const {
   if (options.plan == PlanKind::node) return 0;  // activations are disturbed, weights are not
-  return options.probe_scale ? learning_rate(spec) * *options.probe_scale : learning_rate(spec);
+  return options.probe_scale ? rate * *options.probe_scale : rate;
+}
+
+std::vector<std::vector<std::uint64_t>> Optimizer::seeds() const {
+  std::vector<std::vector<std::uint64_t>> all;
+  for (const SpecState& spec : specs_) all.push_back(spec.seeds);
+  return all;
 }
 
 std::vector<VendorWeights> Optimizer::weights() const {
@@ -174,8 +184,9 @@ void Optimizer::update_seeds(bool keep_leader) {
 Optimizer::State Optimizer::state() const {
   State state;
   state.generation = generation_;
+  state.seeds = seeds();
+  state.rule = rule_.state();
   for (const SpecState& spec : specs_) {
-    state.seeds.push_back(spec.seeds);
     state.amplitudes.push_back(spec.weights.amplitude);
     state.learning_rates.push_back(spec.learning_rate);
   }
@@ -188,7 +199,12 @@ void Optimizer::restore(const State& state) {
     fail("resume", std::to_string(specs_.size()) + " amplitudes and learning rates",
          std::to_string(state.amplitudes.size()) + " and " +
              std::to_string(state.learning_rates.size()));
+  for (const float value : state.amplitudes) check_rate("probe amplitude", value);
+  for (const float value : state.learning_rates) check_rate("learning_rate", value);
+  UpdateRule rule(options.rule);
+  rule.restore(state.rule, parameter_counts());
   draw(state.seeds);
+  rule_ = std::move(rule);
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     specs_[i].weights.amplitude = state.amplitudes[i];
     specs_[i].learning_rate = state.learning_rates[i];

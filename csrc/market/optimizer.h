@@ -65,7 +65,6 @@ class Optimizer {
   Market& market() { return *market_; }
   const std::shared_ptr<Market>& market_pointer() const { return market_; }
   const std::vector<SpecState>& specs() const { return specs_; }
-  UpdateRule& rule() { return rule_; }
   const UpdateRule& rule() const { return rule_; }
   std::uint64_t generation() const { return generation_; }
   std::uint64_t replica() const { return replica_; }
@@ -152,9 +151,10 @@ class Optimizer {
     std::uint64_t generation = 0;
     std::vector<std::vector<std::uint64_t>> seeds;
     std::vector<float> amplitudes, learning_rates;
+    UpdateRule::State rule;
   };
   State state() const;
-  void restore(const State& state);
+  void restore(const State& state);  // nothing has changed when it throws
 
  private:
   Probe probe_nodes(const Batch& batch, const Labels& labels, bool further);
@@ -189,6 +189,8 @@ class Optimizer {
   void absorb_leader();
   void check_directions(const Directions& directions) const;
   float amplitude(std::size_t spec) const;
+  float amplitude_at(float rate) const;
+  std::vector<std::vector<std::uint64_t>> seeds() const;
   std::vector<float> best_rates(const std::vector<float>& losses);
 
   mutable std::mutex access_;

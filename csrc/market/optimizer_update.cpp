@@ -69,7 +69,7 @@ bool Optimizer::add_replica(const std::vector<float>& losses,
       backend.add_scaled(sum_[i], work_[i], 1.0f);
     }
   });
-  if (replica_ == 0) first_seeds_ = state().seeds;
+  if (replica_ == 0) first_seeds_ = seeds();
   draw_replica(replica_ + 1);
   sum_mode_ = mode;
   return coefficients.degenerate;
@@ -192,6 +192,8 @@ void Optimizer::end_search(const std::vector<float>& learning_rates) {
     if (spec.weights.kind != VendorWeights::Kind::scaled)
       fail(ErrorKind::runtime, "end_search", "a line search under way", "none");
   const std::vector<float> rates = checked_rates(learning_rates);
+  // of the vendors that are drawn at last
+  for (const float rate : rates) check_rate("probe amplitude", amplitude_at(rate));
   change_weights([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i)
       move_weights(i, *specs_[i].weights.values, rates[i]);

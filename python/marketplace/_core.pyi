@@ -282,6 +282,7 @@ class Optimizer:
     learning_rate: float
     probe_scale: float | None
     meta_learning_rate: float | None
+    step_count: int
     @property
     def seed(self) -> int: ...
     @property
