@@ -2,7 +2,8 @@
 # (libmarketplace_hip.so) and opened at run time, so that one build works with any or no GPU.
 set(MARKETPLACE_CUDA AUTO CACHE STRING "Build the CUDA plugin: AUTO (nvcc and a driver are here), ON, OFF")
 set(MARKETPLACE_HIP AUTO CACHE STRING "Build the HIP plugin: AUTO (hipcc and a driver are here), ON, OFF")
-set(MARKETPLACE_CUDA_ARCHITECTURES "" CACHE STRING "Compute capabilities, 80;90 if empty; PTX of the last one too")
+set(MARKETPLACE_CUDA_ARCHITECTURES "" CACHE STRING 
+    "Compute capabilities, PTX of the last one too; if empty those of this machine (AUTO), or 80 and 90 (ON)")
 set(MARKETPLACE_HIP_ARCHITECTURES "" CACHE STRING
     "AMD chips; if empty those of this machine (AUTO), or all that we name and the compiler knows (ON)")
 set(MARKETPLACE_CUDA_FLAGS "" CACHE STRING "More flags for nvcc")
@@ -87,7 +88,8 @@ function(marketplace_gpu_plugin vendor)
   install(FILES "${plugin}" DESTINATION "${MARKETPLACE_PLUGIN_DESTINATION}" COMPONENT plugin)
 endfunction()
 
-marketplace_choose_chips(cuda CUDA "${MARKETPLACE_NVCC}" nvcc /dev/nvidiactl "80;90" "80;90" MARKETPLACE_CUDA_CHIPS)
-marketplace_chips_here(here)
+marketplace_cuda_chips_here(here)
+marketplace_choose_chips(cuda CUDA "${MARKETPLACE_NVCC}" nvcc /dev/nvidiactl "${here}" "80;90" MARKETPLACE_CUDA_CHIPS)
+marketplace_hip_chips_here(here)
 set(named gfx90a gfx942 gfx1030 gfx1100 gfx1201)
 marketplace_choose_chips(hip HIP "${MARKETPLACE_HIPCC}" hipcc /dev/kfd "${here}" "${named}" MARKETPLACE_HIP_CHIPS)

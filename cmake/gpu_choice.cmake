@@ -1,8 +1,28 @@
 # Whether a GPU plugin is built, and for which chips: what the compiler that was found can do decides, so that
 # one that cannot (too old, or the host's compiler too new) is told when the build is configured.
 
+# The NVIDIA chips that the driver shows, "8.9" being 89; without those that are too old for the kernels.
+function(marketplace_cuda_chips_here result)
+  set(chips)
+  find_program(MARKETPLACE_NVIDIA_SMI nvidia-smi)
+  if(MARKETPLACE_NVIDIA_SMI)
+    execute_process(COMMAND "${MARKETPLACE_NVIDIA_SMI}" --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE said ERROR_QUIET TIMEOUT 60)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" capabilities "${said}")
+    foreach(capability IN LISTS capabilities)
+      string(REPLACE "." "" chip "${capability}")
+      if(chip GREATER_EQUAL 80)
+        list(APPEND chips "${chip}")
+      endif()
+    endforeach()
+    list(REMOVE_DUPLICATES chips)
+    list(SORT chips COMPARE NATURAL)
+  endif()
+  set(${result} ${chips} PARENT_SCOPE)
+endfunction()
+
 # The AMD chips that the driver shows: "gfx_target_version 110001" is gfx1101, 90010 is gfx90a.
-function(marketplace_chips_here result)
+function(marketplace_hip_chips_here result)
   set(chips)
   file(GLOB nodes /sys/class/kfd/kfd/topology/nodes/*/properties)
   foreach(node IN LISTS nodes)

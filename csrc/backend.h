@@ -267,8 +267,9 @@ class Backend : public std::enable_shared_from_this<Backend> {
   virtual void normalise(Directions& vectors, bool together) = 0;
   // The same norms: what is longer than `length` is cut to it.
   virtual void clip(Directions& vectors, bool together, float length) = 0;
-  // Whether no value is infinite or NaN; not to be asked within `together`.
-  virtual bool finite(const Vector& vector) = 0;
+  // The first of the vectors with a value that is infinite or NaN, -1 where none has; not to be
+  // asked within `together`.
+  virtual std::int64_t first_not_finite(const Directions& vectors) = 0;
 
   // For benchmarks: floating point operations a second of the matrix kernel on data in cache, all
   // threads, and deltas a second of one thread.

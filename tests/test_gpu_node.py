@@ -83,6 +83,26 @@ def test_a_cap_on_memory_changes_no_bits(name):
         same(gradients(name, GPUS[0], samples=37, max_memory_bytes=cap), free)
 
 
+def test_tiles_that_begin_where_no_vector_does():
+    """Samples of 75 numbers, tiles of 14 and at last of 12: whole vectors, at an odd place."""
+
+    def losses(device, cap=0):
+        model = nn.Model(
+            lambda x: 0.5 * x + 0.1, nn.Conv2d(3, 8, 3), nn.relu, lambda x: x.flatten(1)
+        )
+        specs = [mp.Spec(model, 3), mp.Spec(nn.Model(nn.Linear(72, 4)), 2)]
+        for spec in specs:
+            state = spec.model.state_dict()
+            spec.model.load_state_dict({key: np.full_like(v, 0.01) for key, v in state.items()})
+        opt = mp.Optimizer(
+            specs, 0.1, plan="node", seed=1, device=device, max_memory_bytes=cap or None
+        )
+        x, y = batch((54, 3, 5, 5))
+        return [opt.train_step(x, y % 4)[0][0] for _ in range(2)]
+
+    same_bits(np.array(losses(GPUS[0], 150000)), np.array(losses(GPUS[0])))
+
+
 def test_a_cap_that_nothing_fits():
     with pytest.raises(MemoryError, match="device memory: expected"):
         gradients("mnist-like", GPUS[0], max_memory_bytes=1 << 13)

@@ -57,9 +57,12 @@ class CpuBackend : public Backend {
     }
   }
 
-  bool finite(const Vector& vector) override {
-    const float* values = vector.data();
-    return std::all_of(values, values + vector.size(), [](float x) { return std::isfinite(x); });
+  std::int64_t first_not_finite(const Directions& vectors) override {
+    const auto found = std::find_if(vectors.begin(), vectors.end(), [](const Vector& vector) {
+      const float* values = vector.data();
+      return !std::all_of(values, values + vector.size(), [](float x) { return std::isfinite(x); });
+    });
+    return found == vectors.end() ? -1 : found - vectors.begin();
   }
 
   void add_scaled(Vector& target, const Vector& values, float scale) override {

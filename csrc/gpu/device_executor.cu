@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "core/error.h"
 #include "gpu/device_executor.h"
@@ -336,6 +337,9 @@ void DeviceExecutor::forward(const Request& request, const Output& out, const st
   const Reading reading(vectors_, stream_);
   const Session& session = begin(request);
   const bool stays = out.device != kHost;
+  const bool leaves = stays && !out.waits && session.leaders.empty();
+  std::optional<Event> taken;  // samples, whose memory the caller may use for something else then
+  if (leaves && session.signature.samples_there) taken.emplace(device_->index).record(stream_);
   if (stays) follow(stream_, device_->doors->at(out.device));
   pack(session);
   const std::int64_t batch = session.demand.batch;
@@ -352,7 +356,8 @@ void DeviceExecutor::forward(const Request& request, const Output& out, const st
     }
   }
   if (stays) follow(device_->doors->at(out.device), stream_);
-  if (stays && !out.waits && session.leaders.empty()) return;
+  if (taken) taken->synchronize();
+  if (leaves) return;
   fetch_results(session);
   stream_.synchronize();
   check_report(session, order);

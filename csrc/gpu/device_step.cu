@@ -29,9 +29,33 @@ std::vector<std::uint64_t> DeviceExecutor::step_key() const {
   return key;
 }
 
-// Our stream takes part in what is recorded on the other.
+namespace {
+
+// One stream takes part in what is recorded on another, until it is waited for; also where the work
+// in between fails: the runtime cannot end a recording that others are still in.
+class Part {
+ public:
+  Part(const Stream& stream, const Stream& recorded) : stream_(stream), recorded_(recorded) {
+    follow(stream, recorded);
+  }
+  ~Part() {
+    try {
+      follow(recorded_, stream_);
+    } catch (const Error&) {
+      // the recording is lost anyhow, and its end says so
+    }
+  }
+  Part(const Part&) = delete;
+  Part& operator=(const Part&) = delete;
+
+ private:
+  const Stream &stream_, &recorded_;
+};
+
+}  // namespace
+
 void DeviceExecutor::record_losses(const Stream& stream, float* published) {
-  follow(stream_, stream);
+  const Part part(stream_, stream);
   const Session& session = sessions_.front();
   run_losses(session);
   PublishArgs args;
@@ -42,7 +66,6 @@ void DeviceExecutor::record_losses(const Stream& stream, float* published) {
   args.checks_labels = session.signature.label_bytes_there > 0;
   args.out = published;
   publish_losses_gpu(args, stream_);
-  follow(stream, stream_);
 }
 
 void DeviceExecutor::record_fetch(const Stream& stream, const Verdict* verdict) const {

@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <numeric>
+#include <thread>
 
 #include "core/error.h"
 #include "gpu/checksum.h"
@@ -171,13 +173,39 @@ void GpuExecutor::add_fetch() {
   team_->add(std::move(task));
 }
 
+namespace {
+
+// work(0) .. work(count - 1) by a thread each: they wait for their devices. The first error of the
+// lowest number is thrown once all are done.
+template <class Work>
+void at_once(std::size_t count, Work work) {
+  std::vector<std::exception_ptr> errors(count);
+  const auto guarded = [&](std::size_t i) {
+    try {
+      work(i);
+    } catch (...) {
+      errors[i] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (std::size_t i = 1; i < count; ++i) others.emplace_back(guarded, i);
+    guarded(0);
+  }
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+}  // namespace
+
 void GpuExecutor::run_forward(const Request& request, const Output& out, LeaderStatistics* leader,
                               const std::vector<std::int64_t>* order) {
   share_out(*request.plan, leader != nullptr);
   const std::vector<Request> requests = requests_for(request);
   if (leader) leader->assign(lowered_->programs.size(), {});
-  for (std::size_t d = 0; d < parts_.size(); ++d)
+  at_once(parts_.size(), [&](std::size_t d) {
     devices_[d]->forward(requests[d], out, parts_[d].paths.data(), leader, order);
+  });
 }
 
 void GpuExecutor::forward(const Plan& plan, const std::vector<VendorWeights>& weights,

@@ -67,8 +67,8 @@ class GpuBackend : public Backend {
   void clip(Directions& vectors, bool together, float length) override {
     gpu::clip(*team_, vectors, together, length);
   }
-  bool finite(const Vector& vector) override {
-    return vector.empty() || gpu::finite(*team_, vector);
+  std::int64_t first_not_finite(const Directions& vectors) override {
+    return gpu::first_not_finite(*team_, vectors);
   }
 
   double measure_peak(double seconds) override {

@@ -2,6 +2,7 @@
 //   launch(fill_kernel<float>, Grid{blocks}, Block{256}, shared_bytes, stream, out, count, value);
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -33,8 +34,9 @@ void launch(void (*kernel)(P...), Grid grid, Block block, std::int64_t shared_by
   static_assert((sizeof(P) + ... + 0) <= kMostArgumentBytes, "launch: too many arguments");
   if (grid.x == 0) return;
   const void* symbol = reinterpret_cast<const void*>(kernel);
-  if (grid.x < 0 || grid.x > INT32_MAX)
-    fail(readable_kernel_name(symbol, stream.get()), "at most 2147483647 blocks",
+  const std::int64_t most = std::min<std::int64_t>(INT32_MAX, kMostThreads / block.x);
+  if (grid.x < 0 || grid.x > most)
+    fail(readable_kernel_name(symbol, stream.get()), "at most " + std::to_string(most) + " blocks",
          std::to_string(grid.x));
   const DeviceGuard guard(stream.device());  // a stream takes kernels on its own device alone
   const auto bytes = static_cast<std::size_t>(shared_bytes);

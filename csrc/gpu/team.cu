@@ -245,7 +245,7 @@ void Team::launch(const Recording& recording, std::size_t& changed) {
 void Team::grow(std::vector<DeviceMemory>& memory, std::int64_t bytes) {
   for (std::size_t d = 0; d < size(); ++d) {
     if (memory[d].bytes() >= bytes) continue;
-    streams_[d].synchronize();
+    wait();  // a recording has a graph of every device, and any of them may still run
     recordings_.clear();
     devices_[d]->pool.renew(memory[d], 2 * bytes, streams_[d]);
   }
@@ -277,7 +277,7 @@ Team::Recording& Team::recording() {
   }
   Recording made{std::move(key), record()};
   if (recordings_.size() >= kKeptRecordings) {
-    for (const Stream& stream : streams_) stream.synchronize();  // it may still run
+    wait();  // it may still run
     recordings_.pop_back();
   }
   recordings_.push_front(std::move(made));

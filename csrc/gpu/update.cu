@@ -232,16 +232,20 @@ void clip(Team& team, Directions& vectors, bool together, float length) {
   team.together([&] { add_norms(team, kClip, vectors, together, length); });
 }
 
-bool finite(Team& team, const Vector& vector) {
+std::int64_t first_not_finite(Team& team, const Directions& vectors) {
   const auto guard = team.lock();
-  const auto values = team.bring(vector);
+  const auto count = static_cast<std::int64_t>(vectors.size());
   const Stream& stream = team.stream(0);
-  const DeviceMemory flag = team.device(0)->pool.allocate(4, stream);
-  fill_bytes(flag.get(), 0, 4, stream);
-  find_not_finite_gpu(values->at(0), values->count(), flag.get<std::int32_t>(), stream);
-  std::int32_t bad = 0;
-  std::memcpy(&bad, team.fetch(0, flag), sizeof bad);
-  return bad == 0;
+  const DeviceMemory flags = team.device(0)->pool.allocate(count * 4, stream);
+  fill_bytes(flags.get(), 0, flags.bytes(), stream);
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (vectors[i].empty()) continue;
+    const auto values = team.bring(vectors[i]);
+    find_not_finite_gpu(values->at(0), values->count(), flags.get<std::int32_t>() + i, stream);
+  }
+  const auto* bad = reinterpret_cast<const std::int32_t*>(team.fetch(0, flags));
+  const auto found = std::find_if(bad, bad + count, [](std::int32_t flag) { return flag != 0; });
+  return found == bad + count ? -1 : found - bad;
 }
 
 }  // namespace marketplace::gpu

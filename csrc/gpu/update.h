@@ -22,6 +22,6 @@ void adam(Team& team, Vector& direction, Vector& mean, Vector& square, const Ada
 void normalise(Team& team, Directions& vectors, bool together);
 void clip(Team& team, Directions& vectors, bool together, float length);
 
-bool finite(Team& team, const Vector& vector);
+std::int64_t first_not_finite(Team& team, const Directions& vectors);
 
 }  // namespace marketplace::gpu

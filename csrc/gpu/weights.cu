@@ -66,6 +66,10 @@ ParameterTable parameter_table(const Model& model, const std::vector<Packing>* p
     parameter.order_inner = packing.order_inner;
     parameter.by_depth = Divisor(packing.depth);
     parameter.by_inner = Divisor(packing.order_inner);
+    parameter.by_outer = Divisor(packing.order_outer);
+    parameter.whole_columns = packing.panel && packing.order_inner > 1 &&
+                              parameter.count % (2 * packing.depth) == 0 &&
+                              parameter.count <= INT32_MAX;
     const auto index = static_cast<std::int32_t>(table.parameters.size());
     const std::int64_t blocks = block_count(parameter.count);
     for (std::int64_t first = 0; first * kRandomThreads < blocks; ++first)

@@ -50,9 +50,9 @@ Coefficients Optimizer::weigh(const std::vector<float>& losses,
   if (gradient_count_ == 0)
     fail(ErrorKind::runtime, "step", "a probe before every step of plan 'node'",
          "none since the last step");
-  for (std::size_t i = 0; i < specs_.size(); ++i)
-    if (!market_->backend().finite(gradients_[i]))
-      fail("step", "finite gradients", "infinite ones or NaN in spec " + std::to_string(i));
+  const std::int64_t bad = market_->backend().first_not_finite(gradients_);
+  if (bad >= 0)
+    fail("step", "finite gradients", "infinite ones or NaN in spec " + std::to_string(bad));
   return {};
 }
 

@@ -19,6 +19,7 @@ namespace marketplace::gpu {
 inline constexpr const char* kVendor = "cuda";
 using simt::kWarpSize;
 inline constexpr bool kHasAsyncCopy = kWarpSize == 32;
+inline constexpr std::int64_t kMostThreads = kHasAsyncCopy ? INT64_MAX : UINT32_MAX;
 inline constexpr int kCopyStages = kHasAsyncCopy ? 3 : 2;
 inline constexpr bool kHasFloatTiles = kWarpSize == 64;  // as where warps are as wide
 inline constexpr bool kHasTf32 = true;

@@ -99,7 +99,7 @@ void unary_gpu(DType dtype, Activation activation, const void* in, void* out, st
                const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    with_vectors<T>(count, [&](auto n) {
+    with_vectors<T>(count, {in, out}, [&](auto n) {
       const RowBlocks blocks(1, count, n);
       launch(unary_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, activation,
              static_cast<const T*>(in), static_cast<T*>(out), count, blocks.divisor);
@@ -111,7 +111,7 @@ void affine_gpu(DType dtype, float scale, float shift, const void* in, void* out
                 std::int64_t count, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    with_vectors<T>(count, [&](auto n) {
+    with_vectors<T>(count, {in, out}, [&](auto n) {
       const RowBlocks blocks(1, count, n);
       launch(affine_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, scale, shift,
              static_cast<const T*>(in), static_cast<T*>(out), count, blocks.divisor);
@@ -123,7 +123,7 @@ void binary_gpu(DType dtype, bool product, bool relu, Operand a, Operand b, void
                 std::int64_t rows, std::int64_t each, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    with_vectors<T>(each, [&](auto n) {
+    with_vectors<T>(each, {a.data, b.data, out}, [&](auto n) {
       const RowBlocks blocks(rows, each, n);
       launch(binary_kernel<T, n>, blocks.grid, Block{kBlockThreads}, 0, stream, product, relu, a, b,
              static_cast<T*>(out), each, blocks.divisor);
@@ -135,7 +135,7 @@ void copy_gpu(DType dtype, bool float_out, Operand in, void* out, std::int64_t r
               std::int64_t each, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    with_vectors<T>(each, [&](auto n) {
+    with_vectors<T>(each, {in.data, out}, [&](auto n) {
       const RowBlocks blocks(rows, each, n);
       if (float_out)
         launch(copy_kernel<T, float, n>, blocks.grid, Block{kBlockThreads}, 0, stream, in,

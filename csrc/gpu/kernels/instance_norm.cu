@@ -211,7 +211,7 @@ __global__ void instance_norm_kernel(NormArgs args, Teams teams, Divisor by_widt
 void instance_norm_gpu(DType dtype, const NormArgs& args, const Stream& stream) {
   dispatch(dtype, [&](auto element) {
     using T = decltype(element);
-    with_vectors<T>(args.channels, [&](auto n) {
+    with_vectors<T>(args.channels, {}, [&](auto n) {
       const Teams teams = make_teams(args, n);
       const std::int64_t threads = teams.units << (teams.vectors_log2 + teams.members_log2);
       launch(instance_norm_kernel<T, n>, blocks_for(threads), Block{kBlockThreads}, 0, stream, args,

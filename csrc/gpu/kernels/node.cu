@@ -212,7 +212,7 @@ __global__ void pack_spread_kernel(SpreadArgs args) {
 // Calls run(n, grid, divisors), n channels to a thread.
 template <class Run>
 void with_channels(const LayerShape& shape, Run run) {
-  with_vectors<float>(shape.channels, [&](auto n) {
+  with_vectors<float>(shape.channels, {}, [&](auto n) {
     const RowBlocks blocks(shape.samples, shape.pixels * shape.channels, n);
     run(n, blocks.grid, LayerDivisors{blocks.divisor, Divisor(shape.channels)});
   });

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/threefry.h"
 #include "gpu/kernels/element.h"
 #include "gpu/kernels/random.h"
@@ -67,6 +69,15 @@ __device__ float weight(const PackArgs& args, const Parameter& parameter, std::i
   return 0;
 }
 
+// The random block of a thread: neighbours take neighbours of a panel, where its halves hold whole
+// columns.
+__device__ std::int64_t block_in_panel(const Parameter& parameter, std::int64_t thread) {
+  if (parameter.whole_columns == 0) return thread;
+  const Division column = parameter.by_depth.divide(static_cast<std::uint32_t>(thread));
+  const Division k = parameter.by_outer.divide(column.remainder);
+  return column.quotient * parameter.depth + k.remainder * parameter.order_inner + k.quotient;
+}
+
 template <class T>
 __global__ void pack_kernel(PackArgs args) {
   const auto tiles = static_cast<std::uint32_t>(args.tile_count);  // a factor of the blocks' number
@@ -74,8 +85,9 @@ __global__ void pack_kernel(PackArgs args) {
   const RandomTile tile = args.tiles[blockIdx.x % tiles];
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
-  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
-  if (block >= half) return;
+  const std::int64_t thread = static_cast<std::int64_t>(tile.first) * kRandomThreads + threadIdx.x;
+  if (thread >= half) return;
+  const std::int64_t block = block_in_panel(parameter, thread);
   float lane0 = 0, lane1 = 0;
   if (args.kind == VendorWeights::Kind::seeded && args.seeds[vendor] != 0) {
     const RandomWords words = block_words(args.seeds[vendor], parameter.counter, half, block);
@@ -123,11 +135,28 @@ __global__ void combine_kernel(CombineArgs args) {
 
 }  // namespace
 
+// Vendors from `first` on alone.
+PackArgs vendors_from(PackArgs args, std::int64_t first) {
+  args.vendors -= first;
+  args.packed += first * args.packed_stride;
+  if (args.kind == VendorWeights::Kind::seeded) args.seeds += first, args.amplitudes += first;
+  if (args.kind == VendorWeights::Kind::scaled) args.scales += first;
+  if (args.kind == VendorWeights::Kind::explicit_) args.values += first * args.value_count;
+  return args;
+}
+
 void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream) {
-  dispatch(dtype, [&](auto element) {
-    launch(pack_kernel<decltype(element)>, Grid{args.tile_count * args.vendors},
-           Block{kRandomThreads}, 0, stream, args);
-  });
+  // as many vendors at a time as one launch may have
+  const std::int64_t blocks = std::min<std::int64_t>(INT32_MAX, kMostThreads / kRandomThreads);
+  const std::int64_t most =
+      std::max<std::int64_t>(1, blocks / std::max<std::int64_t>(1, args.tile_count));
+  for (std::int64_t first = 0; first < args.vendors; first += most) {
+    const PackArgs part = vendors_from(args, first);
+    dispatch(dtype, [&](auto element) {
+      launch(pack_kernel<decltype(element)>, Grid{args.tile_count * std::min(most, part.vendors)},
+             Block{kRandomThreads}, 0, stream, part);
+    });
+  }
 }
 
 void combine_gpu(const CombineArgs& args, const Stream& stream) {

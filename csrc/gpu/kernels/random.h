@@ -18,8 +18,10 @@ struct Parameter {
   std::int64_t offset = 0, count = 0, at = 0;
   std::uint32_t counter = 0;
   std::int32_t panel = 0;  // whether it is packed as a matrix of the compute type
+  // Whether that is in an order of its own, and the numbers of either lane are whole columns.
+  std::int32_t whole_columns = 0;
   std::int64_t depth = 1, padded_depth = 1, order_outer = 1, order_inner = 1;
-  Divisor by_depth{}, by_inner{};  // the same of fewer than 2^31 values
+  Divisor by_depth{}, by_inner{}, by_outer{};  // the same of fewer than 2^31 values
 };
 
 // kRandomThreads random blocks of one parameter, from the first-th on.

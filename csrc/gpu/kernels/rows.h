@@ -2,6 +2,8 @@
 // threads take neighbouring elements of one row.
 #pragma once
 
+#include <cstdint>
+#include <initializer_list>
 #include <type_traits>
 
 #include "gpu/divisor.h"
@@ -37,10 +39,13 @@ template <class T>
 constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
 // Calls run(std::integral_constant) with how many elements a thread takes at once: whole vectors
-// where rows hold those alone.
+// where rows hold those alone and begin where vectors may. (A tile may begin at any sample.)
 template <class T, class Run>
-void with_vectors(std::int64_t each, Run run) {
-  if (each % kVector<T> == 0)
+void with_vectors(std::int64_t each, std::initializer_list<const void*> places, Run run) {
+  bool whole = each % kVector<T> == 0;
+  for (const void* place : places)
+    whole = whole && reinterpret_cast<std::uintptr_t>(place) % 16 == 0;
+  if (whole)
     run(std::integral_constant<int, kVector<T>>());
   else
     run(std::integral_constant<int, 1>());

@@ -143,8 +143,8 @@ void find_not_finite_gpu(const float* values, std::int64_t count, std::int32_t* 
 }
 
 void squares_gpu(const SpanArgs& args, const Stream& stream) {
-  launch(squares_kernel, blocks_for(args.sum_count * kSumLanes), Block{kBlockThreads}, 0, stream,
-         args);
+  // few sums a block: chips with few units for float64 have them on every multiprocessor
+  launch(squares_kernel, Grid{(args.sum_count + 1) / 2}, Block{kWidestWarp}, 0, stream, args);
   launch(total_kernel, Grid{args.span_count}, Block{kWidestWarp}, 0, stream, args);
 }
 

@@ -20,6 +20,7 @@ namespace marketplace::gpu {
 inline constexpr const char* kVendor = "cuda";
 inline constexpr const char* kArchitectures = MARKETPLACE_CUDA_ARCHITECTURES;  // "80/90"
 inline constexpr int kWarpSize = 32;
+inline constexpr std::int64_t kMostThreads = INT64_MAX;  // of 2^31 - 1 blocks
 inline constexpr int kCopyStages = 3;
 inline constexpr bool kHasFloatTiles = false;
 inline constexpr bool kHasTf32 = true;

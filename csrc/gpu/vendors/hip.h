@@ -27,6 +27,7 @@ inline constexpr int kWarpSize = 64;
 #else
 inline constexpr int kWarpSize = 32;
 #endif
+inline constexpr std::int64_t kMostThreads = UINT32_MAX;
 inline constexpr int kCopyStages = 2;
 // MFMA multiplies it at twice the rate of FMA on gfx90a, at the same on gfx942.
 #if defined(__gfx90a__) || defined(__gfx940__) || defined(__gfx941__) || defined(__gfx942__) || \

@@ -1,6 +1,7 @@
 // The one header through which device code sees its vendor. Sources are written in CUDA's spelling;
 // what differs between vendors lives in this folder and nowhere else. Each vendor defines
 //   kVendor, kWarpSize, kMostSharedBytes
+//   kMostThreads                        of one launch
 //   kCopyStages                         tiles in shared memory, of which one is read
 //   kHasFloatTiles                      whether matrix units multiply float32 as it is
 //   kHasTf32                            whether tiles of Tf32 are worth more than those of float
