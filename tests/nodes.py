@@ -11,7 +11,7 @@ import math
 import numpy as np
 import reference
 import reference_market as oracle
-from marketplace._steps import split
+from marketplace._flat import split
 from markets import build, fresh_seeds, optimizer, parameters
 from ops import OPS
 from ops.registry import U32

@@ -303,6 +303,19 @@ def test_attributes_can_be_set():
         nn.Linear(2, 2, bias=False).bias = np.zeros(2)
 
 
+@pytest.mark.parametrize("owned", [False, True])
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "num_batches_tracked"])
+def test_writing_into_an_attribute_is_refused(owned, name):
+    layer = nn.BatchNorm(3)
+    model = nn.Model(layer) if owned else None
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(layer, name)[...] = 9
+    with pytest.raises(ValueError, match="read-only"):
+        getattr(layer, name).reshape(-1)[0] = 9
+    if model is not None:
+        assert all(array.flags.writeable for array in model.state_dict().values())
+
+
 def test_a_model_inside_another_follows_it():
     inner = nn.Model(nn.Linear(2, 2))
     outer = nn.Model(inner, nn.relu)

@@ -203,3 +203,14 @@ def test_any_finite_losses_give_finite_unit_directions(values):
     for vectors in opt.compute_direction_vectors(loss, paths):
         total = sum((np.float64(value) ** 2).sum() for value in vectors.values())
         assert abs(total - 1) < 1e-5 or total == 0
+
+
+def test_writing_into_what_a_spec_shows_is_refused():
+    opt = optimizer(build(MLP, VENDORS), fresh_seeds(VENDORS), meta_learning_rate=0.1)
+    context = opt.spec_context[0]
+    for shown in (context.seeds, context.learning_rate_scales, *context.delta.values()):
+        with pytest.raises(ValueError, match="read-only"):
+            shown[...] = 1
+    assert opt.get_seeds([0, 0, 0]).flags.writeable
+    direction = opt.compute_direction_vectors(np.arange(60.0), oracle.tree_paths(VENDORS))
+    assert all(part.flags.writeable for spec in direction for part in spec.values())

@@ -47,6 +47,8 @@ def allocate_vendors(
 ) -> list[int]:
     """Choose every spec's vendors so that a step costs at most so many operations per sample.
 
+    Comes before the ``Optimizer``, which keeps the vendor counts that it was made with.
+
     The operations are shared out evenly: the next probe always goes to the spec that will then have
     taken the least, until that probe is too dear. Specs that have enough leave their share to the
     others. More operations never mean fewer vendors for any spec.
@@ -85,6 +87,7 @@ def allocate_vendors(
     >>> for spec, count in zip(market, allocate_vendors(     # doctest: +SKIP
     ...     market, (1, 28, 28), plan="star", flops=0.4e9)):
     ...     spec.vendor_count = count
+    >>> opt = Optimizer(market, learning_rate=0.1, plan="star")     # doctest: +SKIP
     """
     op = "allocate_vendors"
     specs = check_market(marketplace, op)

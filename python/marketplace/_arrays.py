@@ -182,6 +182,15 @@ def scalar(value: Any, op: str, name: str) -> float:
     return number
 
 
+_Array = TypeVar("_Array", bound=NDArray[Any])
+
+
+def read_only(copy: _Array) -> _Array:
+    """Close a copy that is shown as an attribute: what is written into it would be lost."""
+    copy.flags.writeable = False
+    return copy
+
+
 def describe(value: Any) -> str:
     """Say what a refused value is."""
     shape = f" of shape {value.shape}" if isinstance(value, np.ndarray) else f" {value!r}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import random
-from ._arrays import F32, IntPair, float_input, integer, pair, refusal, scalar
+from ._arrays import F32, IntPair, float_input, integer, pair, read_only, refusal, scalar
 from ._eager import infer, one_op_model
 from ._parameters import Parameter
 from ._trace import Value
@@ -16,7 +16,10 @@ from .functional import normalised_shape
 
 
 class _Field:
-    """A layer's array as an attribute: a copy of its live values, or None where it has none."""
+    """A layer's array as an attribute: a read-only copy of its live values, or None without one.
+
+    The values live in the engine, so writing into the copy could not reach them; assigning does.
+    """
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -25,7 +28,7 @@ class _Field:
         if layer is None:
             return self
         parameter = vars(layer)[self.name]
-        return None if parameter is None else parameter.value
+        return None if parameter is None else read_only(parameter.value)
 
     def __set__(self, layer: Any, value: Any) -> None:
         parameter = vars(layer).get(self.name)

@@ -83,6 +83,41 @@ def make_market(specs: Sequence[Spec], engine: _core.Engine) -> _core.Market:
     return _core.Market(engine, [spec.model._core for spec in specs])
 
 
+class Blueprint:
+    """What an optimizer was made from: later changes of its specs do not reach the engine.
+
+    Parameters
+    ----------
+    specs : sequence of Spec
+        The market as it is now.
+    """
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        self._models = [spec.model for spec in specs]
+        self._counts = [_counts(spec) for spec in specs]
+
+    def check(self, specs: Sequence[Spec]) -> None:
+        """Refuse specs that are no longer those that the optimizer was made from."""
+        if len(specs) != len(self._models):
+            raise _changed(f"{len(self._models)} specs", len(specs))
+        for index, spec in enumerate(specs):
+            if spec.model is not self._models[index]:
+                raise _changed(f"the model of spec {index}", "another model")
+            present = _counts(spec)
+            for name, count in self._counts[index].items():
+                if present[name] != count:
+                    raise _changed(f"{name} {count} of spec {index}", present[name])
+
+
+def _counts(spec: Spec) -> dict[str, int]:
+    return {"vendor_count": spec.vendor_count, "upstream_sampling": spec.upstream_sampling}
+
+
+def _changed(expected: str, received: object) -> RuntimeError:
+    wanted = f"{expected} as when it was made (change the market before making an Optimizer)"
+    return refusal(RuntimeError, "Optimizer", wanted, received)
+
+
 # -- vendors ---------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 import enum
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
@@ -19,12 +19,12 @@ from ._arrays import (
     scalar,
     seeds_input,
 )
+from ._flat import Direction, join, split
 from ._gpu_arrays import Samples
-from ._market import Spec, sample_upstream
+from ._market import Blueprint, Spec
 from ._recording import Recorder, present_rates
 
 Number: TypeAlias = SupportsFloat  # a float, or a 0-d array that may change between steps
-Direction: TypeAlias = Mapping[str, ArrayLike]
 
 
 class UnitVectorMode(enum.Enum):
@@ -43,11 +43,12 @@ class StepParts:
     learning_rate: Number
     meta_learning_rate: Number | None
     probe_scale: Number | None
-    plan: str
     recorder: Recorder | None
     _history: Recorder | None  # for those who join a cluster late
     _market: _core.Market
     _native: _core.Optimizer
+    _blueprint: Blueprint
+    _plan: str
     _momentum: float
 
     def compute_direction_vectors(
@@ -150,6 +151,11 @@ class StepParts:
         return np.array(rates, dtype=np.float32)
 
     @property
+    def plan(self) -> str:
+        """Which paths are probed."""
+        return self._plan
+
+    @property
     def update(self) -> str:
         """How a direction becomes a step."""
         return self._native.update
@@ -182,6 +188,7 @@ class StepParts:
 
     def _ready(self) -> _core.Optimizer:
         """Give the engine's optimizer, knowing the present rates and owning the present weights."""
+        self._blueprint.check(self.marketplace)
         for spec in self.marketplace:
             spec.model._bind()
         if self.meta_learning_rate is not None:
@@ -259,113 +266,6 @@ class StepParts:
         native = self._ready()
         weights = [native.weights(index) for index in range(len(self.marketplace))]
         return self._market.forward_paths(weights, x, paths)
-
-
-class SpecContext:
-    """One spec's present vendors, as the optimizer sees them.
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        The optimizer.
-    index : int
-        Which spec.
-    """
-
-    def __init__(self, optimizer: StepParts, index: int) -> None:
-        self._optimizer = optimizer
-        self._index = index
-
-    @property
-    def seeds(self) -> NDArray[np.uint64]:
-        """The vendors' seeds ``(V,)``; the leader's is 0."""
-        return self._optimizer._ready().seeds(self._index)
-
-    @property
-    def delta(self) -> dict[str, F32]:
-        """The vendors' deltas by key, ``(V, *shape)`` float32, regenerated at every access."""
-        weights = self._optimizer._ready().weights(self._index)
-        values = self._optimizer._market.delta(self._index, weights)
-        return split(self._optimizer.marketplace[self._index], values)
-
-    @property
-    def learning_rate(self) -> float:
-        """The spec's learning rate; its own one under a meta learning rate."""
-        return self._optimizer._ready().spec_learning_rate(self._index)
-
-    @property
-    def learning_rate_scales(self) -> F32 | None:
-        """The vendors' learning rate scales ``(V,)`` of the line search; None without one."""
-        if self._optimizer.meta_learning_rate is None:
-            return None
-        return self._optimizer._ready().scales(self._index)
-
-
-class OptimizerVendors:
-    """The vendors of an optimizer, for ``forward`` and ``produce``."""
-
-    def __init__(self, optimizer: StepParts) -> None:
-        self._optimizer = optimizer
-
-    @property
-    def specs(self) -> Sequence[Spec]:
-        return self._optimizer.marketplace
-
-    @property
-    def engine(self) -> _core.Engine:
-        return self._optimizer._market.engine
-
-    def weights(self, spec: int) -> _core.VendorWeights:
-        return self._optimizer._ready().weights(spec)
-
-    def sample(self, spec: int, upstream_count: int) -> I32:
-        native = self._optimizer._ready()
-        return sample_upstream(
-            self.specs[spec],
-            native.seed,
-            native.generation,
-            spec,
-            upstream_count,
-            native.replica,
-        )
-
-    def forward(self, x: Samples, place: tuple[bool, bool]) -> tuple[Any, I32] | None:
-        # the optimizer's own pass also meets batch statistics, which the next step takes over
-        if self._optimizer.plan != "tree":
-            return None
-        return self._optimizer._ready().forward(x, False, *place)
-
-
-def split(spec: Spec, values: F32) -> dict[str, F32]:
-    """Cut flat values ``(..., n)`` into the spec's parameters, in the order of their keys."""
-    core = spec.model._core
-    parts: dict[str, F32] = {}
-    start = 0
-    for key in core.parameter_keys:
-        shape = core.shape(key)
-        end = start + int(np.prod(shape, dtype=np.int64))
-        parts[key] = values[..., start:end].reshape(*values.shape[:-1], *shape)
-        start = end
-    return parts
-
-
-def join(spec: Spec, values: Direction, op: str) -> F32:
-    """Put a spec's parameters into one flat array ``(n,)``, in the order of their keys."""
-    core = spec.model._core
-    if set(values) != set(core.parameter_keys):
-        raise refusal(ValueError, op, f"the keys {core.parameter_keys}", sorted(values))
-    parts = [np.empty(0, dtype=np.float32)]
-    for key in core.parameter_keys:
-        part = float_input(values[key], op, key)
-        if part.shape != core.shape(key):
-            raise refusal(ValueError, op, f"{key} of shape {core.shape(key)}", part.shape)
-        if not np.isfinite(part).all():
-            where = np.argwhere(~np.isfinite(part))[0].tolist()
-            raise refusal(
-                ValueError, op, f"{key} of finite values", f"{part[tuple(where)]} at {where}"
-            )
-        parts.append(part.ravel())
-    return np.concatenate(parts)
 
 
 def warn_if(degenerate: bool, op: str) -> None:

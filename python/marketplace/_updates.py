@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from . import _core
 from ._arrays import F32, I32, integer, refusal
 from ._classes import class_losses
+from ._flat import Direction
 from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
 from ._recording import Draw, Recorder, describe_draw
 from ._sharing import Minibatch, Sharing
-from ._steps import Direction, StepParts, UnitVectorMode, warn_if
+from ._steps import StepParts, UnitVectorMode, warn_if
 
 
 class UpdateParts(StepParts, abc.ABC):

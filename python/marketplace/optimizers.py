@@ -19,18 +19,11 @@ from ._arrays import (
     seed_input,
 )
 from ._best import BestParts
-from ._market import Spec, Vendor, check_market, make_market, vendors_of
+from ._contexts import OptimizerVendors, SpecContext
+from ._market import Blueprint, Spec, Vendor, check_market, make_market, vendors_of
 from ._recording import Draw, present_rates
 from ._scores import topk
-from ._steps import (
-    Number,
-    OptimizerVendors,
-    SpecContext,
-    UnitVectorMode,
-    checked_seeds,
-    default_update,
-    warn_if,
-)
+from ._steps import Number, UnitVectorMode, checked_seeds, default_update, warn_if
 from .checkpoint import FilePath
 
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
@@ -98,7 +91,8 @@ class Optimizer(BestParts):
     learning_rate, meta_learning_rate, probe_scale : float or 0-d array
         As given; may be set.
     marketplace : list of Spec
-        The market.
+        The market. Its models and counts stay as they are: with others, every method raises a
+        RuntimeError, and a new optimizer is the way.
     vendors : list of list of Vendor
         Per spec and vendor, a function of a batch ``(B, ...)``; for ``forward`` and ``produce``.
     spec_context : list of SpecContext
@@ -110,7 +104,7 @@ class Optimizer(BestParts):
         other classes are left alone by the losses, so they can be learnt later. Not kept by
         ``save``.
     plan : str
-        As given.
+        As given; cannot be set.
     recorder : Recorder or None
         Told of every change of the weights before it happens; see ``marketplace.replay``.
 
@@ -167,7 +161,8 @@ class Optimizer(BestParts):
         self.learning_rate = learning_rate
         self.meta_learning_rate = meta_learning_rate
         self.probe_scale = probe_scale
-        self.plan = plan
+        self._plan = plan
+        self._blueprint = Blueprint(self.marketplace)
         self._momentum = scalar(momentum, "Optimizer", "momentum")
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
@@ -249,6 +244,7 @@ class Optimizer(BestParts):
             operations, eight for every sum that a probe disturbs or runs anew.
         """
         op = "flops_per_step"
+        self._blueprint.check(self.marketplace)
         draws = integer(marketplace_replica, op, "marketplace_replica", 1)
         draws *= 2 if self.control_variate else 1  # the base weights' losses beside every draw's
         draws += 0 if self.meta_learning_rate is None else 1
