@@ -27,6 +27,43 @@ def test_arithmetic_on_values():
     np.testing.assert_allclose(model(x), 2 * x - (1 - x) * x - 2.5, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("divisor", [255, 3.0, -7e-3, np.float32(1e20), np.array(0.3)])
+def test_a_value_divided_by_a_number(divisor):
+    model = nn.Model(lambda x: x / divisor)
+    for x in (X.reshape(4, -1), np.arange(256, dtype=np.uint8).reshape(4, -1)):
+        exact = np.float64(x) / np.float64(divisor)
+        error = np.abs(np.float64(model(x)) - exact)
+        assert (error <= 2.0**-23 * np.abs(exact)).all()
+
+
+@pytest.mark.parametrize("divisor", [1, -4, 2**-10, np.uint8(128), True])
+def test_a_value_divided_by_a_power_of_two_is_exact(divisor):
+    same_bits(nn.Model(lambda x: x / divisor)(X), X / np.float32(divisor))
+
+
+@pytest.mark.parametrize(
+    "divisor, error, words",
+    [
+        (0, ValueError, ("a divisor other than 0", "received 0.0")),
+        (-0.0, ValueError, ("a divisor other than 0",)),
+        (1e39, ValueError, ("a normal float32 number", "1e+39")),
+        (1e-39, ValueError, ("a normal float32 number", "1e-39")),
+        (np.nan, TypeError, ("a finite number", "nan")),
+        ("3", TypeError, ("a number as operand", "str")),
+        (np.ones(3), TypeError, ("a number as operand", "ndarray")),
+    ],
+)
+def test_divisors_that_are_refused(divisor, error, words):
+    with refusal(error, "layers.0 (function <lambda>)", *words):
+        nn.Model(lambda x: x / divisor)
+
+
+@pytest.mark.parametrize("divide", [lambda x: 1 / x, lambda x: x / x, lambda x: np.ones(3) / x])
+def test_a_value_is_no_divisor(divide):
+    with refusal(TypeError, "layers.0", "a number as divisor", "a traced value"):
+        nn.Model(divide)
+
+
 def test_shape_gives_the_batch():
     x = X.copy()
     same_bits(nn.Model(lambda v: v.reshape(v.shape[0], -1))(x), x.reshape(4, -1))
@@ -93,6 +130,11 @@ def test_a_layer_that_the_model_cannot_reach_is_refused():
 
     with refusal(TypeError, "layers.0", "a layer that the model can reach"):
         nn.Model(hidden())
+
+
+def test_a_layer_made_inside_a_function_is_refused():
+    with refusal(TypeError, "layers.0 (function <lambda>)", "made outside the function"):
+        nn.Model(lambda x: nn.Linear(3, 4)(x))
 
 
 def test_no_layers():

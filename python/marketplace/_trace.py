@@ -13,6 +13,7 @@ import numpy as np
 from . import _core
 from ._arrays import IntPair, finite, integer, pair, refusal
 from ._parameters import Parameter
+from ._traced_shape import BATCH, TracedShape
 
 Axes = int | Sequence[int] | None
 
@@ -49,7 +50,8 @@ class Trace:
             return None
         key = self._keys.get(id(operand))
         if key is None:
-            raise self.refuse("a layer that the model can reach", "a layer with unknown parameters")
+            wanted = "a layer that the model can reach, made outside the function that calls it"
+            raise self.refuse(wanted, "a layer made inside the function, or hidden from the model")
         if key not in self._nodes:
             enter = self.graph.buffer if operand.buffer else self.graph.parameter
             self._nodes[key] = enter(key, operand.shape)
@@ -113,34 +115,6 @@ def describe(layer: object) -> str:
     return type(layer).__name__ + (f" {name}" if isinstance(name, str) else "")
 
 
-class _Batch:
-    """Stands for the batch extent: ``x.shape[0]``, the first entry of a reshape."""
-
-    def __repr__(self) -> str:
-        return "B"
-
-
-BATCH = _Batch()
-
-
-class _TracedShape:
-    """The shape of a traced value, of which only the batch extent can be named."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._trace = trace
-
-    def __getitem__(self, index: Any) -> _Batch:
-        if isinstance(index, int) and index == 0:
-            return BATCH
-        raise self._trace.refuse("only x.shape[0] of a traced value", f"x.shape[{index!r}]")
-
-    def __iter__(self) -> NoReturn:
-        raise self._trace.refuse("only x.shape[0] of a traced value", "the whole x.shape")
-
-    def __len__(self) -> NoReturn:
-        raise self._trace.refuse("only x.shape[0] of a traced value", "len(x.shape)")
-
-
 def _refuses(what: str) -> Callable[..., NoReturn]:
     """Make the method of something that a traced value cannot do."""
 
@@ -164,9 +138,9 @@ class Value:
         self.node = node
 
     @property
-    def shape(self) -> _TracedShape:
+    def shape(self) -> TracedShape:
         """The shape, of which ``shape[0]`` (the batch) is all that tracing knows."""
-        return _TracedShape(self.trace)
+        return TracedShape(self.trace)
 
     # -- layers ------------------------------------------------------------------------------------
 
@@ -357,6 +331,29 @@ class Value:
     def __rsub__(self, other: Any) -> "Value":
         """Record a number minus this value."""
         return self._affine(-1.0, self.trace.number(other))
+
+    def __truediv__(self, other: Any) -> "Value":
+        """Record a product with ``1 / other``, rounded once to float32.
+
+        Of a quotient of float32 numbers it keeps all but the last bit: the relative error is below
+        ``2**-23``, and 0 for powers of two.
+        """
+        if isinstance(other, Value):
+            raise self.trace.refuse("a number as divisor", "a traced value")
+        return self._affine(self._reciprocal(self.trace.number(other)), 0.0)
+
+    def __rtruediv__(self, other: Any) -> NoReturn:
+        """Refuse a division by this value."""
+        raise self.trace.refuse("a number as divisor", "a traced value")
+
+    def _reciprocal(self, divisor: float) -> float:
+        if divisor == 0:
+            raise self.trace.refuse("a divisor other than 0", repr(divisor), ValueError)
+        inverse, limits = 1 / divisor, np.finfo(np.float32)
+        if not float(limits.tiny) <= abs(inverse) <= float(limits.max):
+            wanted = "a divisor whose reciprocal is a normal float32 number"
+            raise self.trace.refuse(wanted, repr(divisor), ValueError)
+        return inverse
 
     # -- what needs numbers cannot be traced -------------------------------------------------------
 

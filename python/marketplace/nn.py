@@ -1,7 +1,8 @@
 """Layers, and models made of them.
 
 ``Model(*layers)`` calls its layers once on a symbolic value; layers, functions (``nn.relu``) and
-lambdas (``lambda x: x + skip(x)``) all write their operations down. Layers also run on arrays.
+lambdas (``lambda x: x / 255``, ``lambda x: x + skip(x)``) all write their operations down. Layers
+also run on arrays.
 """
 
 from collections.abc import Callable, Mapping, Sequence
