@@ -348,4 +348,4 @@ def test_model_facts():
     model = nn.Model(nn.Conv2d(1, 4, 3), nn.relu, nn.BatchNorm(4), nn.flatten)
     assert model.parameter_count == 4 * 9 + 4 + 8
     assert model.output_shape((1, 5, 6)) == (48,)
-    assert repr(model) == "Model(Conv2d, function relu, BatchNorm, function flatten)"
+    assert repr(model) == "Model(Conv2d(1, 4, kernel_size=3), relu, BatchNorm(4), flatten)"

@@ -31,6 +31,11 @@ class SpecContext:
         self._optimizer = optimizer
         self._index = index
 
+    def __repr__(self) -> str:
+        """Name the spec and its vendors."""
+        count = self._optimizer.marketplace[self._index].vendor_count
+        return f"SpecContext(spec={self._index}, vendors={count})"
+
     @property
     def seeds(self) -> NDArray[np.uint64]:
         """The vendors' seeds ``(V,)``, a read-only copy; the leader's is 0."""

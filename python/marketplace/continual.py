@@ -201,6 +201,10 @@ class Learner:
             received = f"balance_labels={balance_labels}, new_class_weight={new_class_weight}"
             raise refusal(ValueError, "Learner", wanted, received)
 
+    def __repr__(self) -> str:
+        """Name the optimizer and the new classes."""
+        return f"Learner({self.optimizer!r}, new_classes={list(self.new_classes)})"
+
     def answer(self, x: ArrayLike) -> Answer:
         """Answer a batch; nothing is learnt yet.
 

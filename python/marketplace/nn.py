@@ -15,7 +15,9 @@ from . import _core as engine
 from ._arrays import market_input, refusal
 from ._eager import infer
 from ._functions import avg_pool2d, flatten, gelu, max_pool2d, relu, sigmoid, tanh
-from ._layers import BatchNorm, Conv2d, InstanceNorm, Layer, LayerNorm, Linear
+from ._layer import Layer
+from ._layers import Conv2d, Linear
+from ._norms import BatchNorm, InstanceNorm, LayerNorm
 from ._parameters import discover
 from ._trace import Trace, Value, describe
 from .tensor import Tensor
@@ -104,7 +106,7 @@ class Model:
 
     def __repr__(self) -> str:
         """Name the layers."""
-        return f"Model({', '.join(describe(layer) for layer in self.layers)})"
+        return f"{type(self).__name__}({', '.join(_shown(layer) for layer in self.layers)})"
 
     @property
     def parameter_count(self) -> int:
@@ -161,6 +163,14 @@ class Model:
         }
         for key, value in checked.items():
             known[key].assign(value)
+
+
+def _shown(layer: object) -> str:
+    """Show a layer or model as it could be written, anything else by its name."""
+    if isinstance(layer, Layer | Model):
+        return repr(layer)
+    name = getattr(layer, "__name__", None)
+    return name if isinstance(name, str) else type(layer).__name__
 
 
 def _as_layers(layers: tuple[Any, ...]) -> tuple[Callable[[Any], Any], ...]:

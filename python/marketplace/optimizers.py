@@ -190,6 +190,12 @@ class Optimizer(BestParts):
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
         self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
 
+    def __repr__(self) -> str:
+        """Say which plan runs how many vendors where, and how far it is."""
+        vendors = [spec.vendor_count for spec in self.marketplace]
+        where = f"device={self.device!r}, step={self.global_step}"
+        return f"{type(self).__name__}(plan={self.plan!r}, vendors={vendors}, {where})"
+
     # -- what it runs with -------------------------------------------------------------------------
 
     @property

@@ -134,6 +134,10 @@ class RandomNumberGenerator:
         first = integer(counter, "RandomNumberGenerator", "counter", 0)
         self.counter = first % _COUNTER_RANGE
 
+    def __repr__(self) -> str:
+        """Give the stream as it could be written."""
+        return f"RandomNumberGenerator({self.seed}, counter={self.counter})"
+
     def rand(self, *shape: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """Draw uniform numbers in [0, 1), as ``marketplace.random.rand``, and move on."""
         numbers = rand(*shape, seed=self.seed, counter=self.counter, dtype=dtype)

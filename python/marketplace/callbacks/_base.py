@@ -61,6 +61,9 @@ class _Function(Callback):
     def __init__(self, function: Callable[[Status], object]) -> None:
         self._function = function
 
+    def __repr__(self) -> str:
+        return repr(self._function)
+
     def on_step_end(self, status: Status) -> None:
         self._function(status)
 
@@ -116,6 +119,10 @@ class Watch:
         self._since = 0.0
         self.status: Status = {}
         self.errors: list[OSError] = []
+
+    def __repr__(self) -> str:
+        """Name the optimizer and the callbacks."""
+        return f"Watch({self._optimizer!r}, {self._callbacks})"
 
     def __enter__(self) -> "Watch":
         """Begin: tell the callbacks, start the clock."""

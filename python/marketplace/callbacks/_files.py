@@ -62,6 +62,10 @@ class _FileLogger(Callback, abc.ABC):
         self.path = Path(path)
         self._file: io.FileIO | None = None
 
+    def __repr__(self) -> str:
+        """Name the file."""
+        return f"{type(self).__name__}({str(self.path)!r})"
+
     def on_train_begin(self, status: Status, settings: Mapping[str, Any]) -> None:
         """Open the file, at the place where the run goes on.
 

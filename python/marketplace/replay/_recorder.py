@@ -96,6 +96,10 @@ class Recorder:
             raise self.error
         optimizer.recorder = self
 
+    def __repr__(self) -> str:
+        """Name the log and the optimizer."""
+        return f"Recorder({str(self._path)!r}, {self._optimizer!r})"
+
     # -- what the optimizer calls ------------------------------------------------------------------
 
     def step(self, draws: Sequence[Draw | list[F32]], mode: str, rates: F32) -> None:
