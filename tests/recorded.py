@@ -29,7 +29,7 @@ def train(opt, steps, mode="per_spec", shape=CONV_SHAPE):
     """Take steps with decaying rates; give the market's arrays before each and after the last."""
     seen = [[spec.model.state_dict() for spec in opt.marketplace]]
     for _ in range(steps):
-        opt.train_step(*batch(shape, seed=opt.global_step), mode)
+        opt.train_step(*batch(shape, seed=opt.global_step), unit_vector_mode=mode)
         opt.learning_rate *= 0.9
         seen.append([spec.model.state_dict() for spec in opt.marketplace])
     return seen

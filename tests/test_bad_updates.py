@@ -80,8 +80,8 @@ def test_a_failing_replica_leaves_weights_and_vendors(monkeypatch):
     opt = optimizer(built, seed=MASTER)
     kept, accumulate = [], opt.accumulate
 
-    def poisoned(*arguments):
-        loss, paths = accumulate(*arguments)
+    def poisoned(*arguments, **options):
+        loss, paths = accumulate(*arguments, **options)
         kept.append(loss)
         return (loss if len(kept) < 3 else loss * np.nan), paths
 

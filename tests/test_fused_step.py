@@ -54,7 +54,7 @@ def same_steps(fused, composed, shape, mode="per_spec", steps=3):
     """Take steps both ways; nothing tells them apart."""
     for step in range(steps):
         x, y = batch(shape, seed=step)
-        loss, paths = fused.train_step(x, y, mode)
+        loss, paths = fused.train_step(x, y, unit_vector_mode=mode)
         expected, rows = composed.probe(x, y)
         composed.step(expected, rows, mode)
         same_bits(loss, expected)

@@ -72,7 +72,9 @@ def test_minibatches_and_replicas(tmp_path, mode, meta):
     with replay.Recorder(tmp_path / "log", opt):
         for step in range(4):
             x, y = batch((6, *CONV_SHAPE[1:]), seed=step)
-            opt.train_step(x, y, mode, forward_pass=2, marketplace_replica=1 + step)
+            opt.train_step(
+                x, y, unit_vector_mode=mode, forward_pass=2, marketplace_replica=1 + step
+            )
             seen.append([spec.model.state_dict() for spec in opt.marketplace])
     for step in range(5):
         same_arrays(replay.rebuild(tmp_path / "log", step), seen[step], step)

@@ -38,7 +38,7 @@ def test_replicas_against_the_oracle(description, shape, plan, mode):
     deltas = [built.deltas(replica_seeds(r), AMPLITUDE) for r in range(3)]
     losses = [oracle.path_losses(built.models, weights, d, x, y, paths) for d in deltas]
     direction = oracle.replica_directions(losses, paths, deltas, mode.value, plan)
-    loss, _ = opt.train_step(x, y, mode, marketplace_replica=3)
+    loss, _ = opt.train_step(x, y, unit_vector_mode=mode, marketplace_replica=3)
     close(loss, losses[2])
     close_parameters(built, oracle.step(weights, direction, [0.3] * 3))
     assert (opt.global_step, opt.generation, opt.replica) == (1, 1, 0)

@@ -41,7 +41,7 @@ def test_forward_pass_against_the_oracle(plan, mode):
     losses = [oracle.path_losses(built.models, weights, deltas, *b, paths) for b in minibatches]
     expected = np.mean(losses, axis=0)
     direction = oracle.directions(expected, paths, deltas, mode.value, plan)
-    loss, rows = opt.train_step(*joined(minibatches), mode, forward_pass=3)
+    loss, rows = opt.train_step(*joined(minibatches), unit_vector_mode=mode, forward_pass=3)
     assert loss.dtype == np.float32 and rows.tolist() == paths.tolist()
     close(loss, expected)
     close_parameters(built, oracle.step(weights, direction, [0.3] * 3))

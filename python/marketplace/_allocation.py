@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
-from ._arrays import default_engine, integer, refusal, scalar
+from ._arrays import default_engine, refusal, scalar, shape_input
 from ._market import Spec, check_market, make_market
 
 # A spec of n parameters gets at most n / 10 probes: more would find out what one step cannot use.
@@ -91,7 +91,7 @@ def allocate_vendors(
     """
     op = "allocate_vendors"
     specs = check_market(marketplace, op)
-    shape = tuple(integer(size, op, "sample_shape", 1) for size in sample_shape)
+    shape = shape_input(sample_shape, op, "sample_shape")
     budget = int(scalar(flops, op, "flops"))
     if plan not in ("star", "node"):
         raise refusal(ValueError, op, "plan 'star' or 'node'", repr(plan))

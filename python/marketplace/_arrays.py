@@ -6,7 +6,7 @@ Every error names the operation, what it expected and what it received.
 import functools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -118,8 +118,8 @@ def path_input(value: Any, op: str, vendor_counts: Sequence[int]) -> list[int]:
     return vendors
 
 
-def integer(value: Any, op: str, name: str, minimum: int) -> int:
-    """Give an integer of at least ``minimum``; booleans and floats are no integers."""
+def integer(value: Any, op: str, name: str, minimum: int, maximum: int | None = None) -> int:
+    """Give an integer from ``minimum`` to ``maximum``; booleans and floats are no integers."""
     try:
         if isinstance(value, bool | np.bool_):
             raise TypeError
@@ -128,7 +128,29 @@ def integer(value: Any, op: str, name: str, minimum: int) -> int:
         raise refusal(TypeError, op, f"{name} as an integer", describe(value)) from None
     if number < minimum:
         raise refusal(ValueError, op, f"{name} of at least {minimum}", number)
+    if maximum is not None and number > maximum:
+        raise refusal(ValueError, op, f"{name} of at most {maximum}", number)
     return number
+
+
+def word(value: Any, op: str, name: str) -> str:
+    """Give the name of a choice; which ones there are, the engine knows."""
+    if not isinstance(value, str):
+        raise refusal(TypeError, op, f"{name} as a string", describe(value))
+    return value
+
+
+def listed(value: Any, op: str, expected: str) -> list[Any]:
+    """Give the items of a sequence, refusing what has none."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise refusal(TypeError, op, expected, describe(value))
+    return list(value)
+
+
+def shape_input(value: Any, op: str, name: str) -> tuple[int, ...]:
+    """Give a shape, every extent at least 1."""
+    extents = listed(value, op, f"{name} as a sequence of integers")
+    return tuple(integer(extent, op, name, 1) for extent in extents)
 
 
 def seed_input(value: Any, op: str, name: str = "seed") -> int:

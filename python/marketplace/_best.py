@@ -59,8 +59,8 @@ class BestParts(UpdateParts):
         self,
         x: Any,
         y: Any,
-        ignore_index: int | None = None,
         *,
+        ignore_index: int | None = None,
         forward_pass: int = 1,
         stream: Any = None,
     ) -> tuple[F32, I32]:
@@ -107,7 +107,7 @@ class BestParts(UpdateParts):
             self.global_step += 1
             return loss, paths
         for part, labels in minibatches:
-            loss, paths = self.accumulate(part, labels, ignore_index)
+            loss, paths = self.accumulate(part, labels, ignore_index=ignore_index)
         self.keep_best(loss, paths)
         return loss, paths
 

@@ -1,6 +1,7 @@
 """Functions on arrays: one operation recorded as a model of its own, and run."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,9 +48,22 @@ def one_op_model(write: Write, parameters: Parameters) -> _core.Model:
     return model
 
 
-def infer(model: _core.Model, x: NDArray[Any]) -> F32:
+@contextlib.contextmanager
+def named(op: str) -> Iterator[None]:
+    """Let refusals of the batch's values, which markets know as ``batch``, name the function."""
+    try:
+        yield
+    except ValueError as error:
+        prefix, colon, rest = str(error).partition(": ")
+        if prefix != "batch":
+            raise
+        raise ValueError(f"{op}{colon}{rest}") from None
+
+
+def infer(model: _core.Model, x: NDArray[Any], op: str) -> F32:
     """Run one model on ``x (B, ...)`` with its own weights and running statistics."""
-    outputs: F32 = _core.Market(default_engine(), [model]).infer(x)
+    with named(op):
+        outputs: F32 = _core.Market(default_engine(), [model]).infer(x)
     return outputs
 
 
@@ -80,14 +94,14 @@ def run(
     array = float_input(x, op)
     leads = layout.has_vendor_axis(array.ndim, vendors)
     if vendors is None:
-        return _run_once(model, array, leads, from_batch)
+        return _run_once(op, model, array, leads, from_batch)
     if leads and array.shape[0] != vendors:
         wanted = f"x (B, ...) or ({vendors}, B, ...) as the weights"
         raise refusal(ValueError, op, wanted, array.shape)
     values = _flat_values(given, batched, vendors)
     if statistics and not from_batch:
-        return _infer_each(model, single, values, array, leads)
-    return _run_rows(model, _core.VendorWeights.explicit(values), vendors, array, leads)
+        return _infer_each(op, model, single, values, array, leads)
+    return _run_rows(op, model, _core.VendorWeights.explicit(values), vendors, array, leads)
 
 
 def _is_batched(op: str, name: str, array: F32, rank: int) -> bool:
@@ -118,29 +132,32 @@ def _flat_values(given: Mapping[str, F32], batched: Mapping[str, F32], vendors: 
     return np.concatenate(rows, axis=1)
 
 
-def _run_once(model: _core.Model, x: F32, leads: bool, from_batch: bool) -> F32:
+def _run_once(op: str, model: _core.Model, x: F32, leads: bool, from_batch: bool) -> F32:
     """Run one set of weights; a leading axis of ``x`` joins the batch, or keeps batches apart."""
     if from_batch:
-        return _run_rows(model, _core.VendorWeights.base(1), 1, x, leads)
+        return _run_rows(op, model, _core.VendorWeights.base(1), 1, x, leads)
     if not leads:
-        return infer(model, x)
-    out = infer(model, x.reshape(-1, *x.shape[2:]))
+        return infer(model, x, op)
+    out = infer(model, x.reshape(-1, *x.shape[2:]), op)
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
 def _run_rows(
-    model: _core.Model, weights: _core.VendorWeights, vendors: int, x: F32, leads: bool
+    op: str, model: _core.Model, weights: _core.VendorWeights, vendors: int, x: F32, leads: bool
 ) -> F32:
     """Run vendor v on ``x[v]``, or on the one batch that all share; one vendor runs on each."""
     inputs = x if leads else x[None]
     rows = max(vendors, len(inputs))
     runs = np.arange(rows, dtype=np.int32)
     plan = _core.Plan.rows(runs % np.int32(vendors), runs % np.int32(max(len(inputs), 1)))
-    out: F32 = _core.Market(default_engine(), [model]).forward(plan, [weights], inputs)
+    with named(op):
+        out: F32 = _core.Market(default_engine(), [model]).forward(plan, [weights], inputs)
     return out if leads or weights.kind != "base" else out[0]
 
 
-def _infer_each(model: _core.Model, single: Parameters, values: F32, x: F32, leads: bool) -> F32:
+def _infer_each(
+    op: str, model: _core.Model, single: Parameters, values: F32, x: F32, leads: bool
+) -> F32:
     """Run every vendor with the running statistics, which only inference uses."""
     names = sorted(single)
     ends = np.cumsum([int(np.prod(single[name].shape)) for name in names])[:-1]
@@ -148,5 +165,5 @@ def _infer_each(model: _core.Model, single: Parameters, values: F32, x: F32, lea
     for vendor, row in enumerate(values):
         for name, part in zip(names, np.split(row, ends), strict=True):
             model.set(name, np.ascontiguousarray(part).reshape(single[name].shape))
-        outs.append(infer(model, x[vendor] if leads else x))
+        outs.append(infer(model, x[vendor] if leads else x, op))
     return np.stack(outs)

@@ -28,6 +28,8 @@ def split(spec: Spec, values: F32) -> dict[str, F32]:
 def join(spec: Spec, values: Direction, op: str) -> F32:
     """Put a spec's parameters into one flat array ``(n,)``, in the order of their keys."""
     core = spec.model._core
+    if not isinstance(values, Mapping):
+        raise refusal(TypeError, op, "a mapping of keys to arrays", type(values).__name__)
     if set(values) != set(core.parameter_keys):
         raise refusal(ValueError, op, f"the keys {core.parameter_keys}", sorted(values))
     parts = [np.empty(0, dtype=np.float32)]

@@ -184,7 +184,7 @@ def _unary(x: X, op: str, write: Callable[[Value], Value]) -> X:
     if array.size == 0:
         return array
     rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
-    return _run_plain(rows, write).reshape(array.shape)
+    return _run_plain(rows, op, write).reshape(array.shape)
 
 
 def _pool(x: X, op: str, write: Callable[[Value], Value]) -> X:
@@ -193,9 +193,9 @@ def _pool(x: X, op: str, write: Callable[[Value], Value]) -> X:
     array = float_input(x, op)
     if array.ndim < 3:
         raise refusal(ValueError, op, "x (..., C, H, W)", f"shape {array.shape}")
-    out = _run_plain(array.reshape(-1, *array.shape[-3:]), write)
+    out = _run_plain(array.reshape(-1, *array.shape[-3:]), op, write)
     return out.reshape(*array.shape[:-3], *out.shape[1:])
 
 
-def _run_plain(rows: F32, write: Callable[[Value], Value]) -> F32:
-    return infer(one_op_model(lambda value, _: write(value), {}), rows)
+def _run_plain(rows: F32, op: str, write: Callable[[Value], Value]) -> F32:
+    return infer(one_op_model(lambda value, _: write(value), {}), rows, op)

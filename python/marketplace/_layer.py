@@ -82,7 +82,8 @@ class Layer(abc.ABC):
             x.trace.note_vendor_count(self.vendor_count)
             return self._record(x)
         model = one_op_model(lambda value, _: self._record(value), self._parameters())
-        return infer(model, float_input(x, type(self).__name__))
+        op = type(self).__name__
+        return infer(model, float_input(x, op), op)
 
 
 def changed(**options: tuple[object, object]) -> list[str]:

@@ -13,6 +13,7 @@ from ._arrays import (
     F32,
     I32,
     float_input,
+    listed,
     path_input,
     paths_input,
     refusal,
@@ -100,7 +101,8 @@ class StepParts:
         directions = self._joined("update_weights", direction_delta)
         rates = None
         if learning_rates is not None:
-            rates = [float(rate) for rate in float_input(learning_rates, "update_weights").ravel()]
+            given = float_input(learning_rates, "update_weights", "learning_rates")
+            rates = [float(rate) for rate in given.ravel()]
         native = self._ready()
         if self._listeners:
             present = present_rates(native, len(directions))
@@ -245,14 +247,13 @@ class StepParts:
         return mode.value if isinstance(mode, UnitVectorMode) else str(mode)
 
     def _joined(self, op: str, directions: Sequence[Direction]) -> list[F32]:
-        if len(directions) != len(self.marketplace):
-            wanted = f"{len(self.marketplace)} directions, one per spec"
-            raise refusal(ValueError, op, wanted, len(directions))
+        wanted = f"{len(self.marketplace)} directions, one per spec"
+        given = listed(directions, op, wanted)
+        if len(given) != len(self.marketplace):
+            raise refusal(ValueError, op, wanted, len(given))
         return [
             join(spec, direction, f"{op}: spec {index}")
-            for index, (spec, direction) in enumerate(
-                zip(self.marketplace, directions, strict=True)
-            )
+            for index, (spec, direction) in enumerate(zip(self.marketplace, given, strict=True))
         ]
 
     def _sample_paths(self, batch: int) -> I32:
@@ -281,4 +282,5 @@ def default_update(plan: str) -> str:
 
 def checked_seeds(seeds: Sequence[ArrayLike]) -> list[NDArray[np.uint64]]:
     """Give every spec's seeds ``(V,)`` as uint64."""
-    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(seeds)]
+    arrays = listed(seeds, "Optimizer", "seeds as a list of arrays, one per spec")
+    return [seeds_input(s, "Optimizer", f"seeds of spec {i}") for i, s in enumerate(arrays)]

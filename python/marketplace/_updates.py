@@ -47,7 +47,7 @@ class UpdateParts(StepParts, abc.ABC):
         return self._native.replica
 
     def probe(
-        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
+        self, x: Any, y: Any, *, ignore_index: int | None = None, stream: Any = None
     ) -> tuple[F32, I32]:
         """Compute the loss of every path of the plan on one batch.
 
@@ -89,7 +89,7 @@ class UpdateParts(StepParts, abc.ABC):
         return self._probe("probe", x, y, ignore_index, stream, further=False)
 
     def accumulate(
-        self, x: Any, y: Any, ignore_index: int | None = None, *, stream: Any = None
+        self, x: Any, y: Any, *, ignore_index: int | None = None, stream: Any = None
     ) -> tuple[F32, I32]:
         """Probe one more minibatch with the same vendors; give the losses' mean so far.
 
@@ -179,9 +179,9 @@ class UpdateParts(StepParts, abc.ABC):
         self,
         x: Any,
         y: Any,
+        *,
         unit_vector_mode: UnitVectorMode | str | None = None,
         ignore_index: int | None = None,
-        *,
         forward_pass: int = 1,
         marketplace_replica: int = 1,
         stream: Any = None,
@@ -235,7 +235,7 @@ class UpdateParts(StepParts, abc.ABC):
             for replica in range(replicas):
                 self._start_over()
                 for part, labels in minibatches:
-                    loss, paths = self.accumulate(part, labels, ignore_index)
+                    loss, paths = self.accumulate(part, labels, ignore_index=ignore_index)
                 if replica < replicas - 1:
                     self.add_replica(loss, paths, unit_vector_mode)
             self.step(loss, paths, unit_vector_mode)

@@ -232,7 +232,7 @@ class Learner:
         self._check_outputs(logits)
         return Answer(logits, batch, opt.generation, paths)
 
-    def learn(self, answer: Answer, y: ArrayLike, ignore_index: int | None = None) -> Lesson:
+    def learn(self, answer: Answer, y: ArrayLike, *, ignore_index: int | None = None) -> Lesson:
         """Learn from an answered batch: one step of the optimizer.
 
         Parameters
@@ -274,15 +274,15 @@ class Learner:
         if opt.plan == "node":
             chosen = np.flatnonzero(counts)
             paths, scores = np.zeros((len(chosen), len(opt.marketplace)), np.int32), loss[chosen]
-            opt.step(*opt.probe(answer.x, labels, ignore_index))
+            opt.step(*opt.probe(answer.x, labels, ignore_index=ignore_index))
         else:
-            weights = self.weights(labels, ignore_index)
+            weights = self.weights(labels, ignore_index=ignore_index)
             chosen, paths, scores = self._scores(answer, labels, loss, weights, counts)
             opt.step(scores, paths, self.unit_vector_mode)
         correct = (answer.logits.argmax(axis=1) == labels) & counts
         return Lesson(answer.logits, correct, loss, chosen, paths, scores)
 
-    def weights(self, y: ArrayLike, ignore_index: int | None = None) -> F32:
+    def weights(self, y: ArrayLike, *, ignore_index: int | None = None) -> F32:
         """Weigh the samples of a batch as ``learn`` does, ``(B,)``; see ``label_weights``."""
         return label_weights(
             y,
@@ -355,7 +355,7 @@ class Learner:
         """
         missing, count = set(self.new_classes), 0
         for x, y in stream:
-            yield self.learn(self.answer(x), y, ignore_index)
+            yield self.learn(self.answer(x), y, ignore_index=ignore_index)
             missing -= set(np.unique(np.asarray(y)).tolist())
             count += 1
         if count == 0:

@@ -12,7 +12,7 @@ from typing import Any, overload
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core as engine
-from ._arrays import market_input, refusal
+from ._arrays import market_input, refusal, shape_input
 from ._eager import infer
 from ._functions import avg_pool2d, flatten, gelu, max_pool2d, relu, sigmoid, tanh
 from ._layer import Layer
@@ -102,7 +102,7 @@ class Model:
         """Record the layers on a traced value, or run them on ``x (B, ...)``, uint8 or float32."""
         if isinstance(x, Value):
             return x.trace.call(self.layers, x)
-        return Tensor.wrap(infer(self._core, market_input(x, "model")))
+        return Tensor.wrap(infer(self._core, market_input(x, "model"), "model"))
 
     def __repr__(self) -> str:
         """Name the layers."""
@@ -118,10 +118,12 @@ class Model:
 
         Raises
         ------
+        TypeError
+            For what is no sequence of integers.
         ValueError
             For an input that a layer does not take; it names the layer.
         """
-        return self._native.output_shape(tuple(input_shape))
+        return self._native.output_shape(shape_input(input_shape, "output_shape", "input_shape"))
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Give copies of all arrays by key, as ``layers.0.weight``.
@@ -148,8 +150,11 @@ class Model:
         ValueError
             For missing, unknown or differently shaped arrays.
         TypeError
-            For what is no array of real numbers.
+            For what is no mapping, or no array of real numbers.
         """
+        if not isinstance(state_dict, Mapping):
+            received = type(state_dict).__name__
+            raise refusal(TypeError, "load_state_dict", "a mapping of keys to arrays", received)
         known = self._parameters
         missing = [key for key in known if key not in state_dict]
         unknown = [key for key in state_dict if key not in known]

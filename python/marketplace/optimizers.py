@@ -7,7 +7,7 @@ they follow from one seed per vendor and are regenerated wherever they are used.
 
 from collections.abc import Sequence
 
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from . import _core, _state, random
 from ._arrays import (
@@ -17,9 +17,12 @@ from ._arrays import (
     refusal,
     scalar,
     seed_input,
+    shape_input,
+    word,
 )
 from ._best import BestParts
 from ._contexts import OptimizerVendors, SpecContext
+from ._engine import make_engine
 from ._market import Blueprint, Spec, Vendor, check_market, make_market, vendors_of
 from ._recording import Draw, present_rates
 from ._scores import topk
@@ -54,7 +57,7 @@ class Optimizer(BestParts):
         "auto", or a name from ``marketplace.devices()``. Several GPUs of one kind share each
         probe's paths (plan "node": the samples) and give the same results as one. "auto" is a GPU
         where one can be used.
-    dtype : {"float32", "bfloat16", "tf32"}
+    dtype : {"float32", "bfloat16", "tf32"} or NumPy dtype
         What products are computed in; weights are float32. "tf32" is for GPUs: float32 whose
         products round their factors to 10 bits of mantissa where there are units for that.
     seed : int, optional
@@ -146,7 +149,7 @@ class Optimizer(BestParts):
         *,
         plan: str = "tree",
         device: str | Sequence[str] = "auto",
-        dtype: str = "float32",
+        dtype: DTypeLike = "float32",
         seed: int | None = None,
         threads: int | None = None,
         max_memory_bytes: int | None = None,
@@ -161,16 +164,13 @@ class Optimizer(BestParts):
         self.learning_rate = learning_rate
         self.meta_learning_rate = meta_learning_rate
         self.probe_scale = probe_scale
-        self._plan = plan
+        self._plan = word(plan, "Optimizer", "plan")
         self._blueprint = Blueprint(self.marketplace)
         self._momentum = scalar(momentum, "Optimizer", "momentum")
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
-        count = 0 if threads is None else integer(threads, "Optimizer", "threads", 1)
-        most = 0
-        if max_memory_bytes is not None:
-            most = integer(max_memory_bytes, "Optimizer", "max_memory_bytes", 1)
-        self._market = make_market(self.marketplace, _core.Engine(device, dtype, count, most))
+        engine = make_engine("Optimizer", device, dtype, threads, max_memory_bytes)
+        self._market = make_market(self.marketplace, engine)
         self._native = _core.Optimizer(
             self._market,
             [spec.vendor_count for spec in self.marketplace],
@@ -182,9 +182,9 @@ class Optimizer(BestParts):
             seed=master,
             seeds=None if seeds is None else checked_seeds(seeds),
             control_variate=bool(control_variate),
-            update=default_update(plan) if update is None else str(update),
+            update=default_update(plan) if update is None else word(update, "Optimizer", "update"),
             momentum=self._momentum,
-            shaping=str(shaping),
+            shaping=word(shaping, "Optimizer", "shaping"),
             antithetic=bool(antithetic),
         )
         self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
@@ -248,6 +248,11 @@ class Optimizer(BestParts):
             Multiplications and additions of convolutions and products; those of the line search
             too, which a meta learning rate adds to the last draw. Of plan "node" also elementwise
             operations, eight for every sum that a probe disturbs or runs anew.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For what is no shape of this market's samples, or counts below 1.
         """
         op = "flops_per_step"
         self._blueprint.check(self.marketplace)
@@ -256,7 +261,7 @@ class Optimizer(BestParts):
         draws += 0 if self.meta_learning_rate is None else 1
         samples = integer(batch_size, op, "batch_size", 1)
         samples *= integer(forward_pass, op, "forward_pass", 1)
-        shape = tuple(sample_shape)
+        shape = shape_input(sample_shape, op, "sample_shape")
         if self.plan == "node":
             return draws * samples * self._native.node_flops(shape)
         return draws * samples * self._market.flops(self._native.plan, shape)

@@ -15,6 +15,8 @@ from ._allocation import allocate_vendors
 from ._arrays import (
     I32,
     default_engine,
+    describe,
+    listed,
     path_input,
     paths_input,
     refusal,
@@ -116,7 +118,8 @@ def produce(
     """
     if not isinstance(spec, Spec):
         raise refusal(TypeError, "produce", "a Spec", type(spec).__name__)
-    chosen = vendors_of(OwnVendors([spec]))[0] if vendors is None else list(vendors)
+    own = vendors_of(OwnVendors([spec]))[0] if vendors is None else vendors
+    chosen = _functions(own, "produce")
     if len(chosen) != spec.vendor_count:
         raise refusal(ValueError, "produce", f"{spec.vendor_count} vendors", len(chosen))
     first = full_set(chosen)
@@ -125,17 +128,27 @@ def produce(
         raise refusal(ValueError, "produce", wanted, "functions")
     call = None if first is None else Call("produce", first.source.engine, stream, out)
     data = to_array(x, "produce", "x") if call is None else call.samples(x)
-    own = np.arange(len(chosen), dtype=np.int32)
+    rows = np.arange(len(chosen), dtype=np.int32)
     if paths is None:
         inputs = np.zeros((len(chosen), 1), dtype=np.int32)
-        return _run_all(call, chosen, inputs, with_leading_axis(data)), Tensor.wrap(own[:, None])
+        return _run_all(call, chosen, inputs, with_leading_axis(data)), Tensor.wrap(rows[:, None])
     known = paths_input(paths, "produce")
     if len(data.shape) < 2 or data.shape[0] != known.shape[0]:
         received = f"x {data.shape} and paths {known.shape}"
         raise refusal(ValueError, "produce", "x (U, B, ...) and paths (U, S)", received)
     inputs = _choose_inputs(spec, chosen, data.shape[0])
-    grown = [known[inputs.ravel()], np.repeat(own, inputs.shape[1])[:, None]]
+    grown = [known[inputs.ravel()], np.repeat(rows, inputs.shape[1])[:, None]]
     return _run_all(call, chosen, inputs, data), Tensor.wrap(np.concatenate(grown, axis=1))
+
+
+def _functions(vendors: Any, op: str) -> Vendors:
+    """Give one spec's vendors as a list, refusing what cannot be called."""
+    wanted = "one spec's vendors as a list of functions"
+    chosen = listed(vendors, op, wanted)
+    for vendor in chosen:
+        if not callable(vendor):
+            raise refusal(TypeError, op, wanted, f"a list with {describe(vendor)}")
+    return chosen
 
 
 def _choose_inputs(spec: Spec, vendors: Vendors, upstream: int) -> I32:
@@ -232,7 +245,8 @@ def forward(
     """
     specs = check_market(marketplace, "forward")
     given = vendors_of(OwnVendors(specs)) if vendors is None else vendors
-    chosen: list[Vendors] = [list(own) for own in given]
+    wanted = "vendors as a list per spec, such as opt.vendors"
+    chosen = [_functions(own, "forward") for own in listed(given, "forward", wanted)]
     if [len(own) for own in chosen] != [spec.vendor_count for spec in specs]:
         wanted = f"{[spec.vendor_count for spec in specs]} vendors"
         raise refusal(ValueError, "forward", wanted, [len(own) for own in chosen])

@@ -106,7 +106,7 @@ def test_ignored_labels_count_for_nothing() -> None:
     first = Optimizer(python, 0.1, plan="scatter", seed=1, device="cpu")
     options = {"plan": SCATTER, "use_ignore_index": 1, "ignore_index": 9}
     second = COptimizer(market, 3, seed=1, learning_rate=0.1, **options)
-    expected, rows = first.probe(x, y, 9)
+    expected, rows = first.probe(x, y, ignore_index=9)
     loss, paths = second.probe(tensor(x), tensor(y))
     assert len(loss) == 4
     np.testing.assert_array_equal(loss, expected)

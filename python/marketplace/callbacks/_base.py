@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, SupportsFloat, TypeAlias
 
-from .._arrays import integer, refusal
+from .._arrays import integer, listed, refusal
 from ..optimizers import Optimizer
 
 Status: TypeAlias = dict[str, float]
@@ -96,7 +96,7 @@ class Watch:
     Raises
     ------
     TypeError
-        For what is no callback.
+        For what is no list, or no callback in it.
     """
 
     def __init__(
@@ -110,13 +110,14 @@ class Watch:
         warn: Callable[[str], None] | None = None,
     ) -> None:
         self._optimizer = optimizer
-        self._callbacks = [_as_callback(callback) for callback in callbacks]
+        given = listed(callbacks, "Watch", "a list of callbacks")
+        self._callbacks = [_as_callback(callback) for callback in given]
         self._steps = None if steps is None else integer(steps, "Watch", "steps", 0)
         self._flops = flops_per_step
         self._settings = dict(settings or {})
         self._warn = warn or _warn
         self._seconds = 0.0
-        self._since = 0.0
+        self._since: float | None = None  # None outside the with statement
         self.status: Status = {}
         self.errors: list[OSError] = []
 
@@ -146,6 +147,7 @@ class Watch:
         traceback: TracebackType | None,
     ) -> None:
         """End, however the training went."""
+        self._since = None
         self._tell("on_train_end")
 
     def step(
@@ -172,7 +174,12 @@ class Watch:
         ------
         ValueError
             For a metric whose name has no slash.
+        RuntimeError
+            Outside the ``with`` statement, which starts the clock and opens the logs.
         """
+        if self._since is None:
+            wanted = "steps inside the with statement of the Watch"
+            raise refusal(RuntimeError, "Watch", wanted, "one outside")
         elapsed = time.perf_counter() - self._since
         self._seconds += elapsed
         self.status = self._measured(elapsed)

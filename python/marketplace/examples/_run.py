@@ -271,7 +271,7 @@ def take_step(opt: Optimizer, dataset: Dataset, options: Options) -> float:
         loss, _ = opt.train_step(
             dataset.x_train[indices],
             dataset.y_train[indices],
-            options.unit_vector_mode,
+            unit_vector_mode=options.unit_vector_mode,
             forward_pass=options.forward_pass,
             marketplace_replica=options.marketplace_replica,
         )
