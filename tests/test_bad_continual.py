@@ -84,10 +84,10 @@ def taught():
 @pytest.mark.parametrize(
     "x, error, words",
     [
-        (np.zeros((0, 6), np.float32), ValueError, ("batch", "empty")),
+        (np.zeros((0, 6), np.float32), ValueError, ("answer", "an empty batch")),
         (np.zeros((4, 7), np.float32), ValueError, ("linear", "(B, 7)")),
         (np.full((4, 6), np.nan, np.float32), ValueError, ("finite",)),
-        (np.zeros((4, 6)), TypeError, ("float64",)),
+        (np.zeros((4, 6), complex), TypeError, ("complex128",)),
     ],
 )
 def test_a_batch_that_cannot_be_answered(taught, x, error, words):

@@ -58,13 +58,18 @@ def _from_protocol(value: Any, op: str, name: str) -> Any:
 
 
 def market_input(value: Any, op: str) -> NDArray[Any]:
-    """Give market data: uint8 or float32, at least one axis, contiguous."""
+    """Give market data: uint8, or any other real array as float32; at least one axis, contiguous.
+
+    What is too large for float32 becomes infinite, which the engine refuses.
+    """
     array = to_array(value, op, "x")
-    if array.dtype not in (np.uint8, np.float32):
-        raise refusal(TypeError, op, "x of dtype uint8 or float32", array.dtype)
+    if array.dtype.kind not in "fiub":
+        raise refusal(TypeError, op, "x of a real dtype", array.dtype)
     if array.ndim < 1:
         raise refusal(ValueError, op, "x of shape (B, ...)", array.shape)
-    return np.ascontiguousarray(array)
+    with np.errstate(over="ignore"):
+        kept = array.dtype == np.uint8
+        return np.ascontiguousarray(array, dtype=np.uint8 if kept else np.float32)
 
 
 def float_input(value: Any, op: str, name: str = "x") -> F32:

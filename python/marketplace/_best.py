@@ -69,7 +69,7 @@ class BestParts(UpdateParts):
         Parameters
         ----------
         x : array (n B, ...)
-            Samples of all minibatches; uint8 or float32.
+            Samples of all minibatches; of dtypes as for ``probe``.
         y : integer array (n B,)
             Labels.
         ignore_index : int, optional

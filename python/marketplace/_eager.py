@@ -1,7 +1,7 @@
 """Functions on arrays: one operation recorded as a model of its own, and run."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,6 +48,11 @@ def one_op_model(write: Write, parameters: Parameters) -> _core.Model:
     return model
 
 
+def nothing(market: _core.Market, lead: Sequence[int], sample_shape: Sequence[int]) -> F32:
+    """Give the results ``(*lead, ...)`` of no samples, which the engine does not run."""
+    return np.zeros((*lead, *market.output_shape(sample_shape)), dtype=np.float32)
+
+
 @contextlib.contextmanager
 def named(op: str) -> Iterator[None]:
     """Let refusals of the batch's values, which markets know as ``batch``, name the function."""
@@ -62,8 +67,11 @@ def named(op: str) -> Iterator[None]:
 
 def infer(model: _core.Model, x: NDArray[Any], op: str) -> F32:
     """Run one model on ``x (B, ...)`` with its own weights and running statistics."""
+    market = _core.Market(default_engine(), [model])
+    if len(x) == 0:
+        return nothing(market, (0,), x.shape[1:])
     with named(op):
-        outputs: F32 = _core.Market(default_engine(), [model]).infer(x)
+        outputs: F32 = market.infer(x)
     return outputs
 
 
@@ -138,7 +146,7 @@ def _run_once(op: str, model: _core.Model, x: F32, leads: bool, from_batch: bool
         return _run_rows(op, model, _core.VendorWeights.base(1), 1, x, leads)
     if not leads:
         return infer(model, x, op)
-    out = infer(model, x.reshape(-1, *x.shape[2:]), op)
+    out = infer(model, x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), op)
     return out.reshape(*x.shape[:2], *out.shape[1:])
 
 
@@ -147,11 +155,15 @@ def _run_rows(
 ) -> F32:
     """Run vendor v on ``x[v]``, or on the one batch that all share; one vendor runs on each."""
     inputs = x if leads else x[None]
-    rows = max(vendors, len(inputs))
-    runs = np.arange(rows, dtype=np.int32)
-    plan = _core.Plan.rows(runs % np.int32(vendors), runs % np.int32(max(len(inputs), 1)))
-    with named(op):
-        out: F32 = _core.Market(default_engine(), [model]).forward(plan, [weights], inputs)
+    market = _core.Market(default_engine(), [model])
+    rows = max(vendors, len(inputs)) if len(inputs) else 0
+    if 0 in inputs.shape[:2]:
+        out = nothing(market, (rows, inputs.shape[1]), inputs.shape[2:])
+    else:
+        runs = np.arange(rows, dtype=np.int32)
+        plan = _core.Plan.rows(runs % np.int32(vendors), runs % np.int32(len(inputs)))
+        with named(op):
+            out = market.forward(plan, [weights], inputs)
     return out if leads or weights.kind != "base" else out[0]
 
 

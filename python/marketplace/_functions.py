@@ -1,5 +1,6 @@
 """Functions without weights: what they record on a traced value, they compute on an array."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -174,7 +175,8 @@ def flatten(x: X, start_dim: int = 1, end_dim: int = -1) -> X:
     if not 0 <= start <= end < rank:
         wanted = f"axes 0 <= start_dim <= end_dim < {rank}"
         raise refusal(ValueError, "flatten", wanted, f"{start_dim} and {end_dim}")
-    return array.reshape((*array.shape[:start], -1, *array.shape[end + 1 :]))
+    merged = math.prod(array.shape[start : end + 1])
+    return array.reshape((*array.shape[:start], merged, *array.shape[end + 1 :]))
 
 
 def _unary(x: X, op: str, write: Callable[[Value], Value]) -> X:
@@ -193,7 +195,8 @@ def _pool(x: X, op: str, write: Callable[[Value], Value]) -> X:
     array = float_input(x, op)
     if array.ndim < 3:
         raise refusal(ValueError, op, "x (..., C, H, W)", f"shape {array.shape}")
-    out = _run_plain(array.reshape(-1, *array.shape[-3:]), op, write)
+    images = math.prod(array.shape[:-3])
+    out = _run_plain(array.reshape(images, *array.shape[-3:]), op, write)
     return out.reshape(*array.shape[:-3], *out.shape[1:])
 
 

@@ -65,14 +65,15 @@ class Call:
         return self.on_device, self._handle is None
 
     def samples(self, x: Any) -> Samples:
-        """Give market data: uint8 or float32, at least one axis, contiguous."""
+        """Give market data: at least one axis, contiguous, on a GPU uint8 or float32."""
         if isinstance(x, _core.DeviceTensor):
             return x  # borrowed by the call that this one is a part of
         if not is_gpu_array(x):
             return market_input(x, self.op)
         tensor = self._borrow(x, "x")
         if tensor.dtype not in ("uint8", "float32"):
-            raise refusal(TypeError, self.op, "x of dtype uint8 or float32", tensor.dtype)
+            wanted = "x of dtype uint8 or float32 on a GPU"
+            raise refusal(TypeError, self.op, wanted, tensor.dtype)
         if not tensor.shape:
             raise refusal(ValueError, self.op, "x of shape (B, ...)", tensor.shape)
         return tensor

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from . import _core, random
 from ._arrays import I32, default_engine, integer, refusal
+from ._eager import nothing
 from ._gpu_arrays import Call, Samples, with_leading_axis
 from .nn import Model
 from .tensor import Tensor
@@ -159,7 +160,7 @@ class Vendor:
     index: int
 
     def __call__(self, x: Any) -> Tensor:
-        """Run the vendor on ``x (B, ...)``, uint8 or float32."""
+        """Run the vendor on ``x (B, ...)``, of dtypes as for ``forward``."""
         batch = with_leading_axis(Call("vendor", self.source.engine).samples(x))
         outputs = self.run_rows(np.array([self.index]), np.zeros(1), batch)
         return Tensor.wrap(outputs[0])
@@ -177,7 +178,10 @@ class Vendor:
         """
         plan = _core.Plan.rows(vendors.astype(np.int32), inputs.astype(np.int32))
         market = make_market([self.source.specs[self.spec]], self.source.engine)
-        return market.forward(plan, [self.source.weights(self.spec)], x, *place)
+        weights = [self.source.weights(self.spec)]
+        if x.shape[1] == 0 and not place[0]:
+            return nothing(market, (len(vendors), 0), x.shape[2:])
+        return market.forward(plan, weights, x, *place)
 
 
 def vendors_of(source: VendorSource) -> list[list[Vendor]]:

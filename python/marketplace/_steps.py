@@ -20,6 +20,7 @@ from ._arrays import (
     scalar,
     seeds_input,
 )
+from ._eager import nothing
 from ._flat import Direction, join, split
 from ._gpu_arrays import Samples
 from ._market import Blueprint, Spec
@@ -266,6 +267,8 @@ class StepParts:
     def _forward_paths(self, x: Samples, paths: I32) -> F32:
         native = self._ready()
         weights = [native.weights(index) for index in range(len(self.marketplace))]
+        if x.shape[0] == 0:
+            return nothing(self._market, (0,), x.shape[1:])
         return self._market.forward_paths(weights, x, paths)
 
 

@@ -54,7 +54,8 @@ class UpdateParts(StepParts, abc.ABC):
         Parameters
         ----------
         x : array (B, ...)
-            Samples; uint8 or float32, C-contiguous if on a GPU (see Notes).
+            Samples. Uint8 and float32 are taken as they are, other real dtypes become float32; on a
+            GPU, only these two, C-contiguous (see Notes).
         y : integer array (B,)
             Labels.
         ignore_index : int, optional
@@ -75,7 +76,7 @@ class UpdateParts(StepParts, abc.ABC):
         Raises
         ------
         TypeError
-            For another dtype.
+            For a dtype that is not real, or labels that are no integers.
         ValueError
             For an empty batch, other shapes, labels out of range or samples that are not finite.
 
@@ -191,7 +192,7 @@ class UpdateParts(StepParts, abc.ABC):
         Parameters
         ----------
         x : array (n B, ...)
-            Samples of all minibatches; uint8 or float32.
+            Samples of all minibatches; of dtypes as for ``probe``.
         y : integer array (n B,)
             Labels.
         unit_vector_mode : UnitVectorMode or its value

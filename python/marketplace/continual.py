@@ -68,7 +68,7 @@ def forward_with_paths(
     marketplace : sequence of Spec
         The market that the optimizer was made for.
     x : array (B, ...)
-        Samples; uint8 or float32.
+        Samples, of which there may be none; of dtypes as for ``Optimizer.probe``.
     paths : integer array (B, S)
         For every sample, one vendor index per spec.
     optimizer : Optimizer
@@ -211,7 +211,7 @@ class Learner:
         Parameters
         ----------
         x : array (B, ...)
-            Samples; uint8 or float32.
+            Samples; of dtypes as for ``Optimizer.probe``.
 
         Returns
         -------
@@ -225,6 +225,8 @@ class Learner:
             that does not tell each of the new classes apart.
         """
         batch = market_input(x, "answer")
+        if len(batch) == 0:
+            raise refusal(ValueError, "answer", "at least one sample", "an empty batch")
         opt = self.optimizer
         base = opt.plan == "node" or opt.control_variate
         paths = None if base else opt._sample_paths(batch.shape[0])

@@ -99,7 +99,10 @@ class Model:
     @overload
     def __call__(self, x: NDArray[Any]) -> Tensor: ...
     def __call__(self, x: Value | NDArray[Any]) -> Value | Tensor:
-        """Record the layers on a traced value, or run them on ``x (B, ...)``, uint8 or float32."""
+        """Record the layers on a traced value, or run them on an array ``x (B, ...)``.
+
+        Uint8 and float32 are taken as they are, other real dtypes become float32.
+        """
         if isinstance(x, Value):
             return x.trace.call(self.layers, x)
         return Tensor.wrap(infer(self._core, market_input(x, "model"), "model"))

@@ -24,6 +24,7 @@ from ._arrays import (
     seed_input,
     to_array,
 )
+from ._eager import nothing
 from ._gpu_arrays import Call, Samples, with_leading_axis
 from ._market import (
     OwnVendors,
@@ -90,7 +91,7 @@ def produce(
     spec : Spec
         The spec.
     x : array (B, ...), with ``paths`` (U, B, ...)
-        Input of the market, or U upstream results; uint8 or float32.
+        Input of the market, or U upstream results; of dtypes as for ``forward``.
     vendors : sequence of callable, optional
         One function of a batch per vendor. ``opt.vendors[i]`` runs as one native call, other
         functions one by one, each on its upstream results merged into one batch. Without it, the
@@ -173,7 +174,8 @@ def _run_all(call: Call | None, vendors: Vendors, inputs: I32, x: Any) -> Tensor
         return call.finish(first.run_rows(own, inputs.ravel(), x, call.place))
     outputs = []
     for vendor, mine in zip(vendors, inputs, strict=True):
-        merged = np.asarray(vendor(Tensor.wrap(x[mine].reshape(-1, *x.shape[2:]))))
+        inner = x[mine].reshape(len(mine) * x.shape[1], *x.shape[2:])
+        merged = np.asarray(vendor(Tensor.wrap(inner)))
         outputs.append(merged.reshape(len(mine), *x.shape[1:2], *merged.shape[1:]))
     return Tensor.wrap(np.concatenate(outputs))
 
@@ -218,7 +220,8 @@ def forward(
     marketplace : sequence of Spec
         The market.
     x : array (B, ...), with ``initial_paths`` (U, B, ...)
-        Input; uint8 or float32.
+        Input, of which there may be none. Uint8 and float32 are taken as they are, other real
+        dtypes become float32; on a GPU, only these two.
     vendors : sequence of sequence of callable, optional
         Per spec, as for ``produce``; ``opt.vendors`` runs as one native call.
     initial_paths : integer array (U, S), optional
@@ -279,7 +282,8 @@ def _market_source(specs: Sequence[Spec], vendors: Sequence[Vendors]) -> VendorS
 def _forward_tree(
     source: VendorSource, x: Samples, place: tuple[bool, bool]
 ) -> tuple[Samples, I32]:
-    own_way = source.forward(x, place)
+    empty = x.shape[0] == 0 and not place[0]
+    own_way = None if empty else source.forward(x, place)
     if own_way is not None:
         return own_way
     sampled: list[I32 | None] = [None]
@@ -289,7 +293,10 @@ def _forward_tree(
         upstream = spec.vendor_count * (spec.upstream_sampling or upstream)
     plan = _core.Plan.tree([spec.vendor_count for spec in source.specs], sampled)
     weights = [source.weights(index) for index in range(len(source.specs))]
-    return make_market(source.specs, source.engine).forward(plan, weights, x, *place), plan.paths
+    market = make_market(source.specs, source.engine)
+    if empty:
+        return nothing(market, (plan.path_count, 0), x.shape[1:]), plan.paths
+    return market.forward(plan, weights, x, *place), plan.paths
 
 
 @overload
@@ -322,7 +329,7 @@ def straight_forward(
     specs : sequence of Spec
         The market.
     x : array (B, ...)
-        Input; uint8 or float32.
+        Input; of dtypes as for ``forward``.
     out, stream
         As for ``forward``.
 
@@ -338,7 +345,10 @@ def straight_forward(
     """
     market = make_market(check_market(specs, "straight_forward"), default_engine())
     call = Call("straight_forward", market.engine, stream, out)
-    return call.finish(market.infer(call.samples(x), *call.place))
+    batch = call.samples(x)
+    if batch.shape[0] == 0 and not call.on_device:
+        return Tensor.wrap(nothing(market, (0,), batch.shape[1:]))
+    return call.finish(market.infer(batch, *call.place))
 
 
 def mutate(
