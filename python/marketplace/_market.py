@@ -17,6 +17,22 @@ from .tensor import Tensor
 Vendors: TypeAlias = Sequence[Callable[[Any], Any]]  # one spec's: ``Vendor`` or any functions
 
 
+@dataclass(frozen=True, eq=False)
+class Mutation:
+    """What a spec's own vendors follow from.
+
+    Parameters
+    ----------
+    seeds : uint64 array (V,)
+        The vendors' seeds.
+    amplitude : float
+        Largest element of a delta.
+    """
+
+    seeds: NDArray[np.uint64]
+    amplitude: float
+
+
 @dataclass
 class Spec:
     """One group of layers, run by several vendors.
@@ -42,9 +58,7 @@ class Spec:
     model: Model
     vendor_count: int = None  # type: ignore[assignment]  # filled in below
     upstream_sampling: int = 0
-    _weights: _core.VendorWeights | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    _mutation: "Mutation | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check, and fill in the vendor count."""
@@ -203,10 +217,10 @@ class OwnVendors:
         return default_engine()
 
     def weights(self, spec: int) -> _core.VendorWeights:
-        own = self.specs[spec]
-        if own._weights is None or own._weights.count != own.vendor_count:
-            own._weights = _core.VendorWeights.base(own.vendor_count)
-        return own._weights
+        count, last = self.specs[spec].vendor_count, self.specs[spec]._mutation
+        if last is None or len(last.seeds) != count:
+            return _core.VendorWeights.base(count)
+        return _core.VendorWeights.seeded(last.seeds, last.amplitude)
 
     def sample(self, spec: int, upstream_count: int) -> I32:
         seed = random.generator().seed64()

@@ -47,6 +47,11 @@ class Parameter:
         values: NDArray[Any] = np.array(stored, dtype=self.dtype).reshape(self.shape)
         return values
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Give the present values as the parameter's own: no model comes along with a copy."""
+        stored = np.array(self.value, dtype=np.float32)
+        return {**vars(self), "_stored": stored, "_model": None, "_key": ""}
+
     def check(self, value: Any, op: str, name: str) -> NDArray[np.float32]:
         """Give ``value`` as float32, refusing another shape."""
         array = float_input(value, op, name)
@@ -90,13 +95,13 @@ class Discovery:
 def discover(layers: tuple[Any, ...]) -> Discovery:
     """Find every parameter that ``layers`` can reach, through attributes first."""
     found = Discovery()
-    for key, leaf in _walk({"layers": layers}, _held, "", set()):
+    for key, leaf in walk({"layers": layers}, _held, "", set()):
         if isinstance(leaf, Parameter):
             if found.keys.setdefault(id(leaf), key) == key:
                 found.attributes.append(leaf)
         else:
             found.arrays.add(id(leaf))
-    for key, leaf in _walk({"layers": layers}, _held_or_captured, "", set()):
+    for key, leaf in walk({"layers": layers}, held_or_captured, "", set()):
         if isinstance(leaf, Parameter):
             found.keys.setdefault(id(leaf), key)
     return found
@@ -105,7 +110,7 @@ def discover(layers: tuple[Any, ...]) -> Discovery:
 Children = Callable[[Any], Iterator[tuple[str, Any]]]
 
 
-def _walk(
+def walk(
     holder: Any, children: Children, prefix: str, seen: set[int]
 ) -> Iterator[tuple[str, Parameter | NDArray[Any]]]:
     """Give every parameter and array below ``holder`` once, with its key."""
@@ -116,7 +121,7 @@ def _walk(
         if isinstance(child, Parameter | np.ndarray):
             yield prefix + name, child
         else:
-            yield from _walk(child, children, f"{prefix}{name}.", seen)
+            yield from walk(child, children, f"{prefix}{name}.", seen)
 
 
 _CLOSED = (type, types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType)
@@ -136,7 +141,7 @@ def _held(holder: Any) -> Iterator[tuple[str, Any]]:
         yield from vars(holder).items()
 
 
-def _held_or_captured(holder: Any) -> Iterator[tuple[str, Any]]:
+def held_or_captured(holder: Any) -> Iterator[tuple[str, Any]]:
     """Give what an object holds, and what a function knows by name."""
     if isinstance(holder, types.MethodType):
         holder = holder.__self__
@@ -146,7 +151,7 @@ def _held_or_captured(holder: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(holder, types.FunctionType):
         yield from _closure(holder)
         yield from _defaults(holder)
-        yield from _globals(holder)
+        yield from captured_globals(holder)
     yield from _held(holder)
 
 
@@ -164,7 +169,7 @@ def _defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, parameter.default
 
 
-def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+def captured_globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Give the global layers and containers that a function names, and its module's functions."""
     for name in _names(function.__code__):
         known = function.__globals__.get(name)

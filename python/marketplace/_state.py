@@ -29,28 +29,16 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 RATES = ("learning_rate", "meta_learning_rate", "probe_scale")
+_OPTIONS = ("plan", "dtype", "control_variate", "update", "momentum", "shaping", "antithetic")
 
 
 def save(optimizer: "Optimizer", path: FilePath) -> None:
     """Write an optimizer and its market."""
-    native = optimizer._ready()
-    if not optimizer._vendors_are_seeded():
-        wanted = "vendors that follow from their seeds"
-        raise refusal(RuntimeError, "save", wanted, "a line search under way (update_lr_scales)")
-    if optimizer.replica > 0:
-        wanted = "no update under way"
-        raise refusal(RuntimeError, "save", wanted, f"{optimizer.replica} replicas (add_replica)")
-    state = native.state()
+    state = _native_state(optimizer, "save")
     arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     settings = {
         "version": _VERSION,
-        "plan": optimizer.plan,
-        "dtype": optimizer.dtype,
-        "control_variate": optimizer.control_variate,
-        "update": optimizer.update,
-        "momentum": optimizer.momentum,
-        "shaping": optimizer.shaping,
-        "antithetic": optimizer.antithetic,
+        **{name: getattr(optimizer, name) for name in _OPTIONS},
         "market": _structure(optimizer.marketplace),
         "rates": {name: rate_to_json(getattr(optimizer, name)) for name in RATES},
         "state": {name: value for name, value in state.items() if name not in arrays},
@@ -59,6 +47,44 @@ def save(optimizer: "Optimizer", path: FilePath) -> None:
     tensors |= {OPTIMIZER_PREFIX + name: value for name, value in arrays.items()}
     # one entry only: safetensors writes several in an order that differs from run to run
     write_file(path, tensors, {"optimizer": json.dumps(settings)})
+
+
+def _native_state(optimizer: "Optimizer", op: str) -> dict[str, Any]:
+    """Give the engine's state, refusing one that does not follow from it alone."""
+    native = optimizer._ready()
+    if not optimizer._vendors_are_seeded():
+        wanted = "vendors that follow from their seeds"
+        raise refusal(RuntimeError, op, wanted, "a line search under way (update_lr_scales)")
+    if optimizer.replica > 0:
+        wanted = "no update under way"
+        raise refusal(RuntimeError, op, wanted, f"{optimizer.replica} replicas (add_replica)")
+    return native.state()
+
+
+def take_apart(optimizer: "Optimizer") -> tuple[Any, ...]:
+    """Give the arguments of ``rebuild``: all that a copy needs."""
+    options = {name: getattr(optimizer, name) for name in (*RATES, *_OPTIONS)}
+    options["device"] = optimizer.device.split(",")
+    options["threads"] = optimizer.threads or None
+    options["max_memory_bytes"] = optimizer._max_memory_bytes
+    attributes = {"global_step": optimizer.global_step, "classes": optimizer.classes}
+    state = _native_state(optimizer, "copy or pickle of an Optimizer (see save and resume)")
+    return type(optimizer), optimizer.marketplace, options, state, attributes
+
+
+def rebuild(
+    kind: type["Optimizer"],
+    specs: Sequence[Spec],
+    options: dict[str, Any],
+    state: dict[str, Any],
+    attributes: dict[str, Any],
+) -> "Optimizer":
+    """Make an optimizer of what ``take_apart`` gave."""
+    optimizer = kind(specs, **options, seed=0)  # the state brings its own
+    optimizer._native.load_state(state)
+    for name, value in attributes.items():
+        setattr(optimizer, name, value)
+    return optimizer
 
 
 def resume(

@@ -5,6 +5,7 @@ lambdas (``lambda x: x / 255``, ``lambda x: x + skip(x)``) all write their opera
 also run on arrays.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, overload
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import _core as engine
 from ._arrays import market_input, refusal, shape_input
+from ._copying import copy_layers, functions_with_layers
 from ._eager import infer
 from ._functions import avg_pool2d, flatten, gelu, max_pool2d, relu, sigmoid, tanh
 from ._layer import Layer
@@ -67,22 +69,70 @@ class Model:
     -----
     A layer used twice shares its arrays. A layer taken by a second model belongs to that one from
     then on; the first takes its values over whenever it is used.
+
+    ``copy.deepcopy`` gives a model of its own, with the present values. So does ``pickle``, which
+    needs layers and functions that it can find by name: no lambdas, and no functions that know
+    layers by their variables.
     """
 
     def __init__(self, *layers: Any) -> None:
         self.layers: tuple[Callable[[Any], Any], ...] = _as_layers(layers)
+        self.vendor_counts: Mapping[str, int] = self._record()
+
+    def _record(self) -> dict[str, int]:
+        """Call the layers on a symbolic value; give the vendor counts that they name."""
         found = discover(self.layers)
         trace = Trace(found.keys, frozenset(found.arrays))
         trace.graph.set_output(trace.call(self.layers, trace.input).node)
         for parameter in found.attributes:
             trace.parameter(parameter)  # those of layers that were not called count as well
-        self.vendor_counts: Mapping[str, int] = dict(trace.vendor_counts)
         self._native = engine.Model(trace.graph)
         # a proxy, so that a model around this one finds the layers and not this table
         self._parameters = MappingProxyType(
             {key: trace.parameters[key] for key in found.keys.values() if key in trace.parameters}
         )
         self._bind()
+        return dict(trace.vendor_counts)
+
+    # -- copies ------------------------------------------------------------------------------------
+
+    def __copy__(self) -> "Model":
+        """Give a model of the same layers and arrays."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Model":
+        """Give a model of copied layers and arrays."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        state = self._plain_state()
+        layers = copy_layers(state.pop("layers"), memo)
+        twin.__setstate__({"layers": layers, **copy.deepcopy(state, memo)})
+        for key, parameter in twin._parameters.items():
+            if parameter is self._parameters.get(key):
+                received = f"{key}, which the copy would share"
+                raise refusal(TypeError, "deepcopy", "layers that can be copied", received)
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what is pickled: the layers, with their arrays."""
+        for function in functions_with_layers(self.layers):
+            wanted = "layers that the model holds as arguments or attributes"
+            received = f"{describe(function)}, which knows layers by its variables"
+            raise refusal(TypeError, "pickle", wanted, received)
+        return self._plain_state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Record the layers anew."""
+        vars(self).update(state)
+        self._record()
+
+    def _plain_state(self) -> dict[str, Any]:
+        engines = ("_native", "_parameters")
+        return {name: value for name, value in vars(self).items() if name not in engines}
+
+    # -- what it does ------------------------------------------------------------------------------
 
     @property
     def _core(self) -> "engine.Model":

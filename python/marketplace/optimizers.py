@@ -6,6 +6,7 @@ they follow from one seed per vendor and are regenerated wherever they are used.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -127,6 +128,10 @@ class Optimizer(BestParts):
     Only the specs before run in bfloat16. Replicas are averaged, not summed: gradients have a
     size. ``docs/node.md`` has the formula and what it costs.
 
+    ``copy.deepcopy`` and ``pickle`` give an optimizer with a market of its own, on a device of the
+    same name, that goes on with the same bits: what ``save`` keeps, where it may be called. Losses
+    and batch statistics since the last step, recorders and clusters do not come along.
+
     Raises
     ------
     TypeError
@@ -169,6 +174,7 @@ class Optimizer(BestParts):
         self._momentum = scalar(momentum, "Optimizer", "momentum")
         self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
+        self._max_memory_bytes = max_memory_bytes
         engine = make_engine("Optimizer", device, dtype, threads, max_memory_bytes)
         self._market = make_market(self.marketplace, engine)
         self._native = _core.Optimizer(
@@ -328,7 +334,11 @@ class Optimizer(BestParts):
         native.end_search(rates.tolist())
         return degenerate
 
-    # -- files -------------------------------------------------------------------------------------
+    # -- files and copies --------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle what ``save`` keeps, and ``classes``."""
+        return _state.rebuild, _state.take_apart(self)
 
     def save(self, path: FilePath) -> None:
         """Write weights and the whole state of the optimizer.

@@ -27,6 +27,7 @@ from ._arrays import (
 from ._eager import nothing
 from ._gpu_arrays import Call, Samples, with_leading_axis
 from ._market import (
+    Mutation,
     OwnVendors,
     Spec,
     Vendor,
@@ -388,4 +389,4 @@ def mutate(
         market.apply_vendor(index, source.weights(index), vendor)
     for index, spec in enumerate(specs):
         seeds = _core.derive_seeds(master, 0, index, spec.vendor_count, True)
-        spec._weights = _core.VendorWeights.seeded(seeds, amplitude)
+        spec._mutation = Mutation(seeds, amplitude)
