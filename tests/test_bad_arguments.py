@@ -148,6 +148,59 @@ def test_what_comes_behind_the_labels_is_named(name):
     same_bits(loss, getattr(other, name)(x[3:], y[3:])[0])
 
 
+# -- numbers of another kind -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ignored, error",
+    [("a", TypeError), (1.0, TypeError), (2**31, ValueError), (-(2**40), ValueError)],
+)
+def test_a_label_to_ignore(mlp, ignored, error):
+    for name in ("probe", "train_step", "accumulate", "keep_best_of"):
+        with refusal(error, name if error is TypeError else "", "ignore_index"):
+            getattr(mlp.opt, name)(mlp.x, mlp.y, ignore_index=ignored)
+    with refusal(error, "cross_entropy", "ignore_index"):
+        F.cross_entropy(np.zeros((2, 3)), [0, 1], ignore_index=ignored)
+
+
+def test_a_label_to_ignore_as_numpy_gives_it(mlp):
+    same_bits(mlp.opt.probe(mlp.x, mlp.y, ignore_index=np.int64(-1))[0], mlp.loss)
+
+
+def test_classes_as_something_else(mlp):
+    mlp.opt.classes = 5
+    with refusal(TypeError, "probe", "classes as a list of integers", "5"):
+        mlp.opt.probe(mlp.x, mlp.y)
+    mlp.opt.classes = None
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: nn.Conv2d(1, 1, 2**70), ValueError, ("kernel_size of at most", str(2**70))),
+        (lambda: nn.Conv2d(1, 1, 2**40), ValueError, ("fewer than 2**63 numbers", str(2**40))),
+        (lambda: nn.Conv2d(1, 1, 3, stride=(1, 2**70)), ValueError, ("stride of at most",)),
+        (lambda: F.max_pool2d(np.zeros((1, 4, 4)), 2**70), ValueError, ("kernel_size of at most",)),
+        (lambda: nn.Model(nn.relu).output_shape((2**70,)), ValueError, ("input_shape of at most",)),
+        (lambda: F.flatten(np.zeros((2, 3)), "a"), TypeError, ("flatten", "an axis", "'a'")),
+        (lambda: nn.Model(lambda x: x.flatten(1.5)), TypeError, ("an axis as an integer", "1.5")),
+        (
+            lambda: F.layer_norm(np.zeros((2, 3)), shape=3, eps="a"),
+            TypeError,
+            ("layer_norm", "eps"),
+        ),
+        (lambda: F.batch_norm(np.zeros((2, 3)), eps=np.inf), ValueError, ("batch_norm", "eps")),
+        (lambda: F.instance_norm(np.zeros((2, 3, 1, 1)), eps=None), TypeError, ("eps", "None")),
+        (lambda: F.gelu(np.zeros(3), approximate=["tanh"]), ValueError, ("'none' or 'tanh'",)),
+        (lambda: F.relu([[1, 2], [3]]), ValueError, ("relu", "rows of different lengths")),
+        (lambda: nn.Model(nn.relu)([[1, 2], [3]]), ValueError, ("model", "different lengths")),
+    ],
+)
+def test_numbers_of_layers_and_functions(call, error, words):
+    with refusal(error, *words):
+        call()
+
+
 # -- values that are not finite --------------------------------------------------------------------
 
 BAD = np.array([[1, 2], [3, np.inf]])

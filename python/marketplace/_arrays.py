@@ -19,6 +19,7 @@ I32 = NDArray[np.int32]
 IntPair = int | Sequence[int]
 
 UINT64_RANGE = 2**64
+_LARGEST_EXTENT = 2**63 - 1
 _HOST_DEVICES = (1, 3, 11)  # DLPack: CPU, CUDA pinned host, ROCm pinned host
 
 _Error = TypeVar("_Error", bound=Exception)
@@ -39,7 +40,11 @@ def to_array(value: Any, op: str, name: str) -> NDArray[Any]:
     """Give a base-class NumPy view of an array, a nested sequence or a DLPack host array."""
     if not isinstance(value, np.ndarray):
         value = _from_protocol(value, op, name)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:  # nested sequences of different lengths
+        wanted = f"{name} as an array of numbers"
+        raise refusal(ValueError, op, wanted, "rows of different lengths") from None
     if array.dtype == object:
         raise refusal(TypeError, op, f"{name} as an array of numbers", type(value).__name__)
     return array
@@ -93,6 +98,12 @@ def int32_input(value: Any, op: str, name: str) -> I32:
     return np.ascontiguousarray(array, dtype=np.int32).reshape(array.shape)
 
 
+def ignored_input(value: Any, op: str) -> int | None:
+    """Give the label that does not count, if there is one."""
+    limits = np.iinfo(np.int32)
+    return None if value is None else integer(value, op, "ignore_index", limits.min, limits.max)
+
+
 def labels_input(value: Any, op: str, batch: int) -> I32:
     """Give labels ``(B,)``; the engine checks their range against the classes."""
     labels = int32_input(value, op, "y")
@@ -138,6 +149,11 @@ def integer(value: Any, op: str, name: str, minimum: int, maximum: int | None = 
     return number
 
 
+def axis_input(value: Any, op: str) -> int:
+    """Give an axis, negative from the end; which ones there are, the array knows."""
+    return integer(value, op, "an axis", -_LARGEST_EXTENT, _LARGEST_EXTENT)
+
+
 def word(value: Any, op: str, name: str) -> str:
     """Give the name of a choice; which ones there are, the engine knows."""
     if not isinstance(value, str):
@@ -155,7 +171,7 @@ def listed(value: Any, op: str, expected: str) -> list[Any]:
 def shape_input(value: Any, op: str, name: str) -> tuple[int, ...]:
     """Give a shape, every extent at least 1."""
     extents = listed(value, op, f"{name} as a sequence of integers")
-    return tuple(integer(extent, op, name, 1) for extent in extents)
+    return tuple(integer(extent, op, name, 1, _LARGEST_EXTENT) for extent in extents)
 
 
 def seed_input(value: Any, op: str, name: str = "seed") -> int:
@@ -183,8 +199,9 @@ def pair(value: Any, op: str, name: str, minimum: int) -> tuple[int, int]:
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
         if len(value) != 2:
             raise refusal(ValueError, op, f"{name} as an integer or a pair", value)
-        return (integer(value[0], op, name, minimum), integer(value[1], op, name, minimum))
-    both = integer(value, op, name, minimum)
+        first, second = (integer(one, op, name, minimum, _LARGEST_EXTENT) for one in value)
+        return (first, second)
+    both = integer(value, op, name, minimum, _LARGEST_EXTENT)
     return (both, both)
 
 

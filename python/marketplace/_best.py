@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ._arrays import F32, I32, integer
+from ._arrays import F32, I32, ignored_input, integer
 from ._gpu_arrays import cut
 from ._recording import AS_IS, Draw, describe_draw
 from ._scores import topk
@@ -102,7 +102,8 @@ class BestParts(UpdateParts):
         minibatches = cut(*self._batch(op, x, y, stream), count, op)
         self._start_over()
         if count == 1 and self._is_plain():
-            loss, paths = self._ready().keep_best_of(*minibatches[0], ignore_index)
+            ignored = ignored_input(ignore_index, op)
+            loss, paths = self._ready().keep_best_of(*minibatches[0], ignored)
             self._end_update()
             self.global_step += 1
             return loss, paths

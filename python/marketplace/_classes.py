@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import _core
-from ._arrays import F32, I32, integer, refusal
+from ._arrays import F32, I32, integer, listed, refusal
 from ._gpu_arrays import Samples
 from ._scores import cross_entropy
 
@@ -33,7 +33,8 @@ def class_losses(
 
 
 def _checked(classes: Sequence[int]) -> list[int]:
-    chosen = sorted(integer(each, "probe", "a class", 0) for each in classes)
+    given = listed(classes, "probe", "classes as a list of integers")
+    chosen = sorted(integer(each, "probe", "a class", 0) for each in given)
     if not chosen or len(set(chosen)) < len(chosen):
         raise refusal(ValueError, "probe", "different classes, at least one", chosen)
     return chosen

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ._arrays import F32, IntPair, float_input, refusal, to_array
+from ._arrays import F32, IntPair, axis_input, float_input, refusal, to_array
 from ._eager import infer, one_op_model
 from ._trace import Axes, Value
 
@@ -169,6 +169,7 @@ def flatten(x: X, start_dim: int = 1, end_dim: int = -1) -> X:
     if isinstance(x, Value):
         return x.flatten(start_dim, end_dim)
     array: NDArray[Any] = to_array(x, "flatten", "x")
+    start_dim, end_dim = axis_input(start_dim, "flatten"), axis_input(end_dim, "flatten")
     rank: int = max(array.ndim, 1)
     start: int = start_dim + rank if start_dim < 0 else start_dim
     end: int = end_dim + rank if end_dim < 0 else end_dim

@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, default_engine, float_input, int32_input, integer, refusal, to_array
+from ._arrays import (
+    F32,
+    default_engine,
+    float_input,
+    ignored_input,
+    int32_input,
+    integer,
+    refusal,
+    to_array,
+)
 
 
 def cross_entropy(
@@ -54,7 +63,8 @@ def cross_entropy(
         raise refusal(ValueError, "cross_entropy", wanted, labels.shape)
     rows = values.reshape(-1, values.shape[-1])
     repeats = rows.shape[0] // max(labels.size, 1)
-    losses = _core.cross_entropy(rows, np.tile(labels, repeats), ignore_index)
+    ignored = ignored_input(ignore_index, "cross_entropy")
+    losses = _core.cross_entropy(rows, np.tile(labels, repeats), ignored)
     return _reduce(losses.reshape(values.shape[:-1]), labels, reduction, ignore_index)
 
 

@@ -11,13 +11,11 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 
 from . import _core
-from ._arrays import IntPair, finite, integer, pair, refusal
+from ._arrays import IntPair, axis_input, finite, integer, pair, refusal, scalar
 from ._parameters import Parameter
 from ._traced_shape import BATCH, TracedShape
 
-Axes = int | Sequence[int] | None
-
-
+Axes: TypeAlias = int | Sequence[int] | None
 Operand: TypeAlias = Parameter | None  # an absent weight or bias is None
 
 
@@ -178,9 +176,10 @@ class Value:
         """Record a normalisation of every sample and channel."""
         scale, shift = self.trace.parameter(weight), self.trace.parameter(bias)
         count = integer(channels, "instance_norm", "channels", 1)
+        added = scalar(eps, "instance_norm", "eps")
         return self._record(
             lambda graph, layer: graph.instance_norm(
-                self.node, scale, shift, channels=count, eps=eps, layer=layer
+                self.node, scale, shift, channels=count, eps=added, layer=layer
             )
         )
 
@@ -197,9 +196,10 @@ class Value:
         """Record a normalisation of every channel over batch and positions."""
         scale, shift = self.trace.parameter(weight), self.trace.parameter(bias)
         mean, var = self._required(running_mean), self._required(running_var)
+        added = scalar(eps, "batch_norm", "eps")
         return self._record(
             lambda graph, layer: graph.batch_norm(
-                self.node, scale, shift, mean, var, eps=eps, momentum=momentum, layer=layer
+                self.node, scale, shift, mean, var, eps=added, momentum=momentum, layer=layer
             )
         )
 
@@ -213,9 +213,10 @@ class Value:
     ) -> "Value":
         """Record a normalisation over the last axes."""
         scale, shift = self.trace.parameter(weight), self.trace.parameter(bias)
+        added = scalar(eps, "layer_norm", "eps")
         return self._record(
             lambda graph, layer: graph.layer_norm(
-                self.node, scale, shift, shape=shape, eps=eps, layer=layer
+                self.node, scale, shift, shape=shape, eps=added, layer=layer
             )
         )
 
@@ -228,7 +229,7 @@ class Value:
     def gelu(self, approximate: str = "none") -> "Value":
         """Record the Gaussian error linear unit."""
         kinds = {"none": "gelu", "tanh": "gelu_tanh"}
-        if approximate not in kinds:
+        if not isinstance(approximate, str) or approximate not in kinds:
             raise refusal(ValueError, "gelu", "approximate 'none' or 'tanh'", repr(approximate))
         return self._unary(kinds[approximate])
 
@@ -300,7 +301,8 @@ class Value:
             wanted = "flatten from an axis of at least 1 (axis 0 is the batch)"
             received = f"flatten({start_dim}, {end_dim})"
             raise self.trace.refuse(wanted, received, ValueError)
-        return self._record(lambda g, layer: g.flatten(self.node, start_dim, end_dim, layer=layer))
+        first, last = axis_input(start_dim, "flatten"), axis_input(end_dim, "flatten")
+        return self._record(lambda g, layer: g.flatten(self.node, first, last, layer=layer))
 
     # -- arithmetic --------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _core
-from ._arrays import F32, I32, integer, refusal
+from ._arrays import F32, I32, ignored_input, integer, refusal
 from ._classes import class_losses
 from ._flat import Direction
 from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
@@ -230,7 +230,7 @@ class UpdateParts(StepParts, abc.ABC):
         count = integer(forward_pass, "train_step", "forward_pass", 1)
         minibatches = cut(*self._batch("train_step", x, y, stream), count, "train_step")
         if replicas == count == 1 and self._is_plain():
-            whole = (*minibatches[0], ignore_index)
+            whole = (*minibatches[0], ignored_input(ignore_index, "train_step"))
             return self._step_at_once(whole, self._mode_name(unit_vector_mode))
         try:
             for replica in range(replicas):
@@ -285,7 +285,8 @@ class UpdateParts(StepParts, abc.ABC):
         self, op: str, x: Any, y: Any, ignore_index: int | None, stream: Any, further: bool
     ) -> tuple[F32, I32]:
         batch, labels = self._batch(op, x, y, stream)
-        loss, paths = self._losses(self._ready(), (batch, labels, ignore_index), further)
+        minibatch = (batch, labels, ignored_input(ignore_index, op))
+        loss, paths = self._losses(self._ready(), minibatch, further)
         if not further:
             self._start_over()
         elif self._total.shape != loss.shape:
@@ -294,7 +295,7 @@ class UpdateParts(StepParts, abc.ABC):
         self._total = self._total + loss.astype(np.float64)
         self._count += 1
         if self.meta_learning_rate is not None:
-            self._minibatches.append((batch.copy(), labels.copy(), ignore_index))
+            self._minibatches.append((batch.copy(), labels.copy(), minibatch[2]))
         return loss, paths
 
     def _is_plain(self) -> bool:

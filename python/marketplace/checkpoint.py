@@ -118,7 +118,7 @@ def read_file(path: FilePath) -> tuple[Tensors, dict[str, str]]:
     """Read a safetensors file: its tensors and its metadata."""
     from safetensors import SafetensorError, safe_open
 
-    with open(path, "rb"):  # a missing or unreadable file fails here, with its own error
+    with open(os.fspath(path), "rb"):  # a missing or unreadable file fails here, with its own error
         pass
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:

@@ -105,7 +105,10 @@ def rand(*shape: int, seed: int, counter: int = 0, dtype: DTypeLike = np.float32
     extents = _extents(shape, "rand")
     draw = _core.rand_float32 if resolved == np.float32 else _core.rand_float16
     start = integer(counter, "rand", "counter", 0) % _COUNTER_RANGE
-    return draw(seed_input(seed, "rand"), start, math.prod(extents)).reshape(extents)
+    count = math.prod(extents)
+    if count >= 2**63:
+        raise refusal(ValueError, "rand", "a shape of fewer than 2**63 numbers", extents)
+    return draw(seed_input(seed, "rand"), start, count).reshape(extents)
 
 
 class RandomNumberGenerator:
