@@ -47,15 +47,15 @@ def test_forward_pass_and_replicas_do_what_they_say(tmp_path, monkeypatch):
     calls = []
     original = Optimizer.train_step
 
-    def spy(self, x, y, mode, **settings):
-        calls.append((x.shape, y.shape, mode, settings))
-        return original(self, x, y, mode, **settings)
+    def spy(self, x, y, **settings):
+        calls.append((x.shape, y.shape, settings))
+        return original(self, x, y, **settings)
 
     monkeypatch.setattr(Optimizer, "train_step", spy)
     arguments = ["--forward-pass", 3, "--marketplace-replica", 2, "--unit-vector-mode", "whole"]
     result = run_json(tmp_path, "--steps", 2, *arguments)
-    settings = {"forward_pass": 3, "marketplace_replica": 2}
-    assert calls == [((12, 1, 28, 28), (12,), "whole", settings)] * 2
+    settings = {"unit_vector_mode": "whole", "forward_pass": 3, "marketplace_replica": 2}
+    assert calls == [((12, 1, 28, 28), (12,), settings)] * 2
     assert result["options"]["forward_pass"] == 3
     assert result["options"]["marketplace_replica"] == 2
     assert result["options"]["unit_vector_mode"] == "whole"
