@@ -1,6 +1,8 @@
 """How layers are written and read: signatures, unknown words, sizes as attributes, ``repr``."""
 
 import inspect
+import sys
+import typing
 
 import marketplace as mp
 import numpy as np
@@ -27,6 +29,24 @@ def test_a_signature_names_the_sizes(kind):
     assert [p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD] == SIZES[kind]
     assert all(p.kind is p.KEYWORD_ONLY for p in found if p.name not in SIZES[kind])
     assert all(p.annotation is not inspect.Parameter.empty for p in found)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="typing.get_overloads came with 3.11")
+@pytest.mark.parametrize("kind", SIZES)
+def test_types_know_both_spellings(kind):
+    newer, older = (inspect.signature(each) for each in typing.get_overloads(kind.__init__))
+    count = len(SIZES[kind])
+    newer.bind(None, *range(count), vendor_count=8)
+    older.bind(None, 8, *range(count))
+    for spelling, sizes in ((newer, count - 1), (newer, count + 1), (older, count)):
+        with pytest.raises(TypeError):
+            spelling.bind(None, *range(sizes))
+    options = inspect.signature(kind).parameters
+    for spelling in (newer, older):
+        named = {p.name for p in spelling.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        assert named - {"vendor_count"} == {
+            name for name, p in options.items() if p.kind is p.KEYWORD_ONLY
+        }
 
 
 @pytest.mark.parametrize(

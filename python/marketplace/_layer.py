@@ -117,11 +117,16 @@ def takes_vendor_count(init: Callable[..., None]) -> Callable[..., None]:
         spelled = [name for name in sizes if name in named]
         if vendors is None and given and len(given) + len(spelled) == len(sizes) + 1:
             vendors, given = given[0], given[1:]
-        if [*sizes[: len(given)], *spelled] != sizes or len(given) + len(spelled) != len(sizes):
-            wanted = f"{', '.join(sizes)} (in the older spelling after vendor_count)"
-            received = f"{len(given)} positional sizes {given} and {spelled} by name"
-            raise refusal(TypeError, op, wanted, received)
+        _check_sizes(op, sizes, given, spelled)
         self.vendor_count = None if vendors is None else integer(vendors, op, "vendor_count", 1)
         init(self, *given, **named)
 
     return init_either
+
+
+def _check_sizes(op: str, sizes: list[str], given: tuple[Any, ...], spelled: list[str]) -> None:
+    """Refuse sizes that are missing, too many, or given by place and by name."""
+    if len(given) + len(spelled) != len(sizes) or sizes[len(given) :] != spelled:
+        wanted = f"{', '.join(sizes)} (in the older spelling after vendor_count)"
+        received = f"{len(given)} positional sizes {given} and {spelled} by name"
+        raise refusal(TypeError, op, wanted, received)
