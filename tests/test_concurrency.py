@@ -57,6 +57,28 @@ def test_threads_take_turns_with_an_optimizer():
     assert shared.global_step == 120
 
 
+INTERRUPTED = """
+import signal
+import numpy as np
+import marketplace as mp
+optimizer = mp.Optimizer([mp.Spec(mp.nn.Model(mp.nn.Linear(6, 5)), 3)], 0.1, seed=1, threads=1)
+x, y = np.ones((16, 6), np.float32), np.arange(16) % 5
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for _ in range(30):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        while True:
+            optimizer.train_step(x, y)
+    except KeyboardInterrupt:
+        assert optimizer.global_step == optimizer._native.generation, "a step was not counted"
+assert optimizer.global_step > 0
+"""
+
+
+def test_steps_that_are_interrupted_are_counted_where_they_were_taken():
+    run_alone(INTERRUPTED)
+
+
 def test_answers_are_of_one_set_of_weights():
     built = build([[linear(64, 64)], [linear(64, 64)]], (2, 2))
     shared = mp.Optimizer(built.specs, 1.0, seed=1)

@@ -52,7 +52,6 @@ class BestParts(UpdateParts):
             self._record([self._chosen(chosen)], AS_IS, np.ones(len(chosen), dtype=np.float32))
         best = native.keep_best(losses, rows)
         self._end_update()
-        self.global_step += 1
         return best
 
     def keep_best_of(
@@ -105,7 +104,6 @@ class BestParts(UpdateParts):
             ignored = ignored_input(ignore_index, op)
             loss, paths = self._ready().keep_best_of(*minibatches[0], ignored)
             self._end_update()
-            self.global_step += 1
             return loss, paths
         for part, labels in minibatches:
             loss, paths = self.accumulate(part, labels, ignore_index=ignore_index)

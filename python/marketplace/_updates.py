@@ -25,7 +25,6 @@ from ._steps import StepParts, UnitVectorMode, warn_if
 class UpdateParts(StepParts, abc.ABC):
     """Minibatches and replicas that add up to one update; ``Optimizer`` builds on them."""
 
-    global_step: int
     classes: Sequence[int] | None
     recorder: Recorder | None
     _sharing: Sharing | None  # who else evaluates paths
@@ -40,6 +39,15 @@ class UpdateParts(StepParts, abc.ABC):
         self._sharing = None
         self._history = None
         self._end_update()
+
+    @property
+    def global_step(self) -> int:
+        """Steps done: counted by the call that takes them, whatever interrupts Python behind it."""
+        return self._native.step_count
+
+    @global_step.setter
+    def global_step(self, value: int) -> None:
+        self._native.step_count = integer(value, "Optimizer", "global_step", 0)
 
     @property
     def replica(self) -> int:
@@ -307,7 +315,6 @@ class UpdateParts(StepParts, abc.ABC):
         self._start_over()
         loss, paths, degenerate = self._ready().train_step(*minibatch, mode)
         self._end_update()
-        self.global_step += 1
         warn_if(degenerate, "step")
         return loss, paths
 

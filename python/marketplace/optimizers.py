@@ -102,7 +102,7 @@ class Optimizer(BestParts):
     spec_context : list of SpecContext
         Per spec, its seeds, deltas and learning rates.
     global_step : int
-        Steps done.
+        Steps done; may be set.
     classes : sequence of int or None
         The classes that the losses' softmax runs over; None, as at first, for all. The logits of
         other classes are left alone by the losses, so they can be learnt later. Not kept by
@@ -127,6 +127,9 @@ class Optimizer(BestParts):
     layer is a batch or layer norm or a grouped convolution; norms before it stay as they are.
     Only the specs before run in bfloat16. Replicas are averaged, not summed: gradients have a
     size. ``docs/node.md`` has the formula and what it costs.
+
+    Threads may share an optimizer and its market: calls take turns, and answers given while another
+    thread learns are of the weights before or behind a step.
 
     ``copy.deepcopy`` and ``pickle`` give an optimizer with a market of its own, on a device of the
     same name, that goes on with the same bits: what ``save`` keeps, where it may be called. Losses
@@ -172,7 +175,6 @@ class Optimizer(BestParts):
         self._plan = word(plan, "Optimizer", "plan")
         self._blueprint = Blueprint(self.marketplace)
         self._momentum = scalar(momentum, "Optimizer", "momentum")
-        self.global_step = 0
         master = random.generator().seed64() if seed is None else seed_input(seed, "Optimizer")
         self._max_memory_bytes = max_memory_bytes
         engine = make_engine("Optimizer", device, dtype, threads, max_memory_bytes)
@@ -317,7 +319,6 @@ class Optimizer(BestParts):
         else:
             degenerate = self._search(losses, rows, mode, draws)
         self._end_update()
-        self.global_step += 1
         warn_if(degenerate, "step")
 
     def _search(self, losses: F32, paths: I32, mode: str, draws: list[Draw | list[F32]]) -> bool:
