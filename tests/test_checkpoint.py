@@ -8,7 +8,7 @@ import os
 import marketplace as mp
 import numpy as np
 import pytest
-from marketplace import Tensor, checkpoint, nn, utils
+from marketplace import Tensor, _disk, checkpoint, nn, utils
 from markets import MLP, MLP_SHAPE, batch, build, optimizer, same_bits, same_states, states
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -138,7 +138,9 @@ class FullDisk(io.FileIO):
 
 
 def full_disk(monkeypatch):
-    monkeypatch.setattr(checkpoint, "open", lambda path, mode: FullDisk(path, "xb"), raising=False)
+    monkeypatch.setattr(
+        _disk, "open", lambda path, mode, opener: FullDisk(path, "xb"), raising=False
+    )
 
 
 def failing(name, error):

@@ -326,20 +326,6 @@ def test_silent_server_is_given_up(mirror, tmp_path):
             _download.download(files[:1], tmp_path / "d", [url], timeout_seconds=0.2)
 
 
-def test_write_atomic_keeps_the_old_file_on_failure(monkeypatch, tmp_path):
-    path = tmp_path / "file"
-    _download.write_atomic(path, b"old")
-
-    def full_disk(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(_download.os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        _download.write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
 def test_published_checksums_and_sizes():
     assert [file.name for file in _download.MNIST_FILES] == list(NAMES)
     assert [file.size_bytes for file in _download.MNIST_FILES] == [

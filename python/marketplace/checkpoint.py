@@ -2,24 +2,24 @@
 
 A file holds ``spec.{i}.{key}`` for every array of every spec and the scalar ``global_step``;
 ``Optimizer.save`` adds ``optimizer.*`` tensors and metadata, which this layout's readers pass over.
-Writing never harms an older file: the new one is written beside it, flushed and renamed.
+Writing never harms an older file: the new one is written beside it, flushed and renamed. Links are
+followed, and an older file's permissions are kept.
 """
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ._arrays import integer, refusal
+from ._disk import FilePath as FilePath
+from ._disk import write_atomic
 from ._market import Spec, check_market
 
 __all__ = ["load_checkpoint", "write_checkpoint"]
 
-FilePath = str | os.PathLike[str]
 Tensors = dict[str, NDArray[Any]]
 STEP_KEY = "global_step"
 OPTIMIZER_PREFIX = "optimizer."
@@ -132,22 +132,7 @@ def write_file(path: FilePath, tensors: Tensors, metadata: Mapping[str, str] | N
     """Write a safetensors file whole or not at all."""
     from safetensors.numpy import save
 
-    content = save(tensors, metadata=dict(metadata) if metadata else None)
-    target = Path(path)
-    # beside the target, because a rename is atomic only within one file system
-    temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk names no file
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-        raise
+    write_atomic(path, save(tensors, metadata=dict(metadata) if metadata else None))
 
 
 def _unfit(path: FilePath, expected: str, received: object) -> ValueError:

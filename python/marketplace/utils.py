@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from . import checkpoint
+from ._disk import FilePath
 from ._market import Spec
-from .checkpoint import FilePath
 
 __all__ = ["load_checkpoint", "write_checkpoint"]
 

@@ -5,13 +5,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .._arrays import refusal
-from ..checkpoint import FilePath
+from .._disk import FilePath, write_atomic
 from ._base import Callback, Status
 
 _JSON_START = b'{"step": '
@@ -186,10 +185,8 @@ class CSVLogger(_FileLogger):
         assert self._file is not None
         old = self.path.read_text(encoding="utf-8").splitlines()[1:]
         lines = [_line(self._columns + new), *(row + "," * len(new) + "\n" for row in old)]
-        temporary = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.tmp")
-        temporary.write_text("".join(lines), encoding="utf-8")
+        write_atomic(self.path, "".join(lines).encode())
         self._file.close()
-        os.replace(temporary, self.path)
         self._open(self.path.stat().st_size, "r+")
         self._columns += new
 

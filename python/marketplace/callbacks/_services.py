@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._arrays import integer
-from ..checkpoint import FilePath
+from .._disk import FilePath
 from ._base import COORDINATES, Callback, Status
 
 _LONGEST_SETTING = 500  # characters that every version of MLflow takes

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import http.client
 import io
-import os
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -16,6 +13,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from .._disk import write_atomic
 
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -114,7 +113,9 @@ def _download_one(
             failures.append(f"{urllib.parse.urlsplit(url).netloc}: {_reason(error)}")
             continue
         directory.mkdir(parents=True, exist_ok=True)
-        return write_atomic(directory / f"{file.name}.gz", content)
+        path = directory / f"{file.name}.gz"
+        write_atomic(path, content)
+        return path
     raise ConnectionError(f"download: {file.name}.gz could not be had: " + "; ".join(failures))
 
 
@@ -141,38 +142,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         error = error.reason
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def write_atomic(path: Path, content: bytes) -> Path:
-    """Write a file so that a reader sees either the whole of it or nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The file; an existing one is replaced at the end.
-    content : bytes
-        All of it.
-
-    Returns
-    -------
-    Path
-        ``path``.
-
-    Raises
-    ------
-    OSError
-        It cannot be written; no temporary file is left behind.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    return path

@@ -95,8 +95,9 @@ def find_path_problem(path: Path) -> str | None:
     """Why this file cannot be written; better said before the training than after it."""
     if path.is_dir():
         return f"expected a file, received the directory {path}"
-    if not path.parent.is_dir():
+    folder = Path(os.path.realpath(path)).parent  # a link is followed when the file is written
+    if not folder.is_dir():
         return f"expected a file in a directory that exists, received {path}"
-    if not os.access(path.parent, os.W_OK):
-        return f"expected a directory that can be written to, received {path.parent}"
+    if not os.access(folder, os.W_OK):
+        return f"expected a directory that can be written to, received {folder}"
     return None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._arrays import refusal
-from ..checkpoint import FilePath
+from .._disk import FilePath
 from ._runs import AXES, F64, Curve, Run, curves
 
 FORMATS = (".png", ".svg", ".pdf")

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays import refusal, to_array
+from .._disk import FilePath
 from ..callbacks import read_rows
-from ..checkpoint import FilePath
 
 F64 = NDArray[np.float64]
 

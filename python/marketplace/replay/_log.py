@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._arrays import refusal
-from ..checkpoint import FilePath
+from .._disk import FilePath
 from ._format import (
     KINDS,
     MAY_BE_SKIPPED,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._arrays import integer
-from ..checkpoint import OPTIMIZER_PREFIX, STEP_KEY, FilePath, Tensors, read_file, write_file
+from .._disk import FilePath
+from ..checkpoint import OPTIMIZER_PREFIX, STEP_KEY, Tensors, read_file, write_file
 from ._format import Damage, Frame, Kind
 from ._header import Header, blank_model, checksum_of, set_statistics
 from ._log import Log, read, unfit

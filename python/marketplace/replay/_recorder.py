@@ -12,8 +12,8 @@ from types import TracebackType
 
 from .. import _core
 from .._arrays import F32, refusal
+from .._disk import FilePath
 from .._recording import Draw
-from ..checkpoint import FilePath
 from ..optimizers import Optimizer
 from ._format import (
     START_BYTES,
