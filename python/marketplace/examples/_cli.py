@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from ..replay._recorder import base_checkpoint
 from ._arguments import (
     Defaults,
     add_logs,
@@ -23,7 +24,7 @@ from ._arguments import (
     add_training,
     add_update,
 )
-from ._values import AUTO, find_path_problem
+from ._values import AUTO, find_clash, find_path_problem
 
 STATUS_OK = 0
 STATUS_FAILED = 1
@@ -31,6 +32,7 @@ STATUS_INTERRUPTED = 130
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 LOG_FORMATS = (".jsonl", ".csv")
+REPLAY_BASE = "--replay-log's checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +253,11 @@ def find_format_problem(plot: Path | None, log: Path | None) -> str | None:
     return None
 
 
+def replay_files(log: Path | None) -> dict[str, Path | None]:
+    """Name the two files of a replay log, as ``find_clash`` takes them."""
+    return {"--replay-log": log, REPLAY_BASE: None if log is None else base_checkpoint(log)}
+
+
 def _find_file_problem(options: Options) -> str | None:
     if (problem := find_format_problem(options.plot, options.log)) is not None:
         return problem
@@ -258,4 +265,13 @@ def _find_file_problem(options: Options) -> str | None:
         path: Path | None = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:
             return f"argument --{name.replace('_', '-')}: {problem}"
-    return None
+    files = {
+        "--resume": options.resume,
+        "--checkpoint": options.checkpoint,
+        "--plot": options.plot,
+        "--json": options.json,
+        "--log": options.log,
+        **replay_files(options.replay_log),
+    }
+    # a run may go on in the file that it came from
+    return find_clash(files, [("--resume", "--checkpoint"), ("--resume", REPLAY_BASE)])

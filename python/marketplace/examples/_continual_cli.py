@@ -11,9 +11,9 @@ from typing import Any
 from ..data import SOURCES
 from ..data._load import CLASS_COUNT
 from ._arguments import DEFAULT_SEED, DTYPES, add_logs
-from ._cli import find_format_problem
+from ._cli import find_format_problem, replay_files
 from ._stream import AUGMENTATIONS
-from ._values import find_path_problem, number, vendor_counts, whole
+from ._values import find_clash, find_path_problem, number, vendor_counts, whole
 
 SPECS = 3  # of the beautiful-MNIST market
 PLANS = ("node", "scatter")
@@ -373,8 +373,11 @@ def _find_problem(options: Options) -> str | None:
         return "argument --save-base: expected no --base, received both"
     if (problem := find_format_problem(options.plot, options.log)) is not None:
         return problem
-    for name in ("save_base", "checkpoint", "replay", "plot", "json", "log", "replay_log"):
-        path: Path | None = getattr(options, name)
+    files: dict[str, Path | None] = {
+        f"--{name.replace('_', '-')}": getattr(options, name)
+        for name in ("save_base", "checkpoint", "replay", "plot", "json", "log")
+    } | replay_files(options.replay_log)
+    for name, path in files.items():
         if path is not None and (problem := find_path_problem(path)) is not None:
-            return f"argument --{name.replace('_', '-')}: {problem}"
-    return None
+            return f"argument {name}: {problem}"
+    return find_clash({"--base": options.base, **files})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+
+from .._disk import same_file
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -89,6 +92,25 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         return ()
+
+
+def find_clash(
+    files: Mapping[str, Path | None], allowed: Collection[tuple[str, str]] = ()
+) -> str | None:
+    """Say which two options name the same file, of which one would destroy the other's; or None.
+
+    Parameters
+    ----------
+    files : mapping of str to Path or None
+        What is read and written, by option.
+    allowed : collection of pairs of str
+        Options that may share a file, each pair in the order of ``files``.
+    """
+    given = [(name, path) for name, path in files.items() if path is not None]
+    for (one, first), (other, second) in itertools.combinations(given, 2):
+        if (one, other) not in allowed and same_file(first, second):
+            return f"argument {other}: expected another file than that of {one}, received {second}"
+    return None
 
 
 def find_path_problem(path: Path) -> str | None:

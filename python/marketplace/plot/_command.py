@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .._arrays import refusal
+from .._disk import same_file
 from ._figures import FORMATS, continual_curves, learning_curves, require_matplotlib, save
 from ._runs import AXES, Run, load_run
 
@@ -43,6 +44,9 @@ def _run(options: argparse.Namespace) -> None:
     require_matplotlib()
     if options.out.suffix.lower() not in FORMATS:
         raise refusal(ValueError, "--out", f"a name ending in {', '.join(FORMATS)}", options.out)
+    for file in map(_file, options.runs):
+        if same_file(options.out, file):
+            raise refusal(ValueError, "--out", "a file other than the runs'", options.out)
     runs = [_load(text) for text in options.runs]
     if options.metrics is None and all("testing/old_accuracy" in run.metrics for run in runs):
         figure = continual_curves(runs, x=options.x, title=options.title)
@@ -55,6 +59,12 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _load(text: str) -> Run:
-    """Load FILE or LABEL=FILE; a file whose own name has such a sign is taken as one."""
-    label, sign, name = text.partition("=")
-    return load_run(name, label) if sign and not Path(text).exists() else load_run(text)
+    """Load FILE or LABEL=FILE."""
+    file = _file(text)
+    return load_run(file) if file == text else load_run(file, text.partition("=")[0])
+
+
+def _file(text: str) -> str:
+    """Give the file of FILE or LABEL=FILE; one whose own name has such a sign is taken as FILE."""
+    _, sign, name = text.partition("=")
+    return name if sign and not Path(text).exists() else text

@@ -1,6 +1,7 @@
 """From a checkpoint and a log to the weights of any step."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from .._arrays import integer
-from .._disk import FilePath
+from .._arrays import integer, refusal
+from .._disk import FilePath, same_file
 from ..checkpoint import OPTIMIZER_PREFIX, STEP_KEY, Tensors, read_file, write_file
 from ._format import Damage, Frame, Kind
 from ._header import Header, blank_model, checksum_of, set_statistics
@@ -53,7 +54,12 @@ def rebuild(
         For a log that is damaged before ``step``, ends before it, or does not fit its checkpoint;
         or for running statistics that it does not have.
     """
-    found = read(log)
+    return _rebuild(read(log), step, checkpoint, threads)
+
+
+def _rebuild(
+    found: Log, step: int, checkpoint: FilePath | None, threads: int | None
+) -> dict[str, NDArray[Any]]:
     wanted = integer(step, "replay", "step", 0)
     start = found.checkpoint if checkpoint is None else Path(checkpoint)
     begin = _read_checkpoint(found, start)
@@ -87,9 +93,22 @@ def write(
     Raises
     ------
     FileNotFoundError, OSError, TypeError, ValueError
-        As ``rebuild``, and for a file that cannot be written.
+        As ``rebuild``, and for a file that cannot be written, or that the log needs: the log itself
+        or a checkpoint to begin from.
     """
-    write_file(path, rebuild(log, step, checkpoint, threads=threads))
+    found = read(log)
+    _check_output(found, path, checkpoint)
+    write_file(path, _rebuild(found, step, checkpoint, threads))
+
+
+def _check_output(log: Log, path: FilePath, checkpoint: FilePath | None) -> None:
+    """Refuse to replace what the weights are rebuilt from."""
+    needed = {"the log": log.path, "the checkpoint that the log began from": log.checkpoint}
+    if checkpoint is not None:
+        needed |= {"the checkpoint to begin from": Path(checkpoint)}
+    for name, file in needed.items():
+        if same_file(path, file):
+            raise refusal(ValueError, "replay", f"an output other than {name}", os.fspath(path))
 
 
 class _Replica:

@@ -27,6 +27,11 @@ from ._log import Log, check_start, read, unfit
 from ._steps import record_step, record_update
 
 
+def base_checkpoint(log: Path) -> Path:
+    """Give the checkpoint that a new log begins from; it lies beside the log."""
+    return log.with_name(log.name + ".safetensors")
+
+
 class Recorder:
     """Writes down every step of an optimizer, so that ``rebuild`` can take it again.
 
@@ -168,7 +173,7 @@ class Recorder:
         if self._path.exists() and self._path.stat().st_size > 0:
             check_start(self._path)
         opt = self._optimizer
-        checkpoint = self._path.with_name(self._path.name + ".safetensors")
+        checkpoint = base_checkpoint(self._path)
         rule = rule_of(opt)
         about = {"version": _core.__version__, "dtype": opt.dtype, "device": opt.device}
         header = Header(self._layout, opt.seed, opt.global_step, checkpoint.name, rule, about)

@@ -10,16 +10,19 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..._arrays import refusal
+from ..._disk import same_file
 from .. import _cli, _plot
 from ._experiment import Experiment, Trial
 from ._options import EXPERIMENTS, PROG, list_lines, parse
 from ._results import Result, table, write_json, write_plot
 
 Report = Mapping[str, Any]
+_REPORT = ".json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,6 +106,10 @@ class _Sweep:
             _plot.require_matplotlib()
         for each in self._trials:
             _module(each.program).parse(self._command(each))
+        for name in ("json", "plot"):
+            path = getattr(self._options, name)
+            if path is not None and any(same_file(path, own) for own in self._own_files()):
+                raise refusal(ValueError, f"--{name}", "a file that is no run's own in --out", path)
 
     def run(self) -> int:
         """Run everything; give the exit status."""
@@ -125,6 +132,16 @@ class _Sweep:
             failed = any(result.report is None for result in results)
             return _cli.STATUS_FAILED if failed else _cli.STATUS_OK
         return _cli.STATUS_INTERRUPTED
+
+    def _own_files(self) -> Iterator[Path]:
+        """Name what the runs and their base models write, or find there."""
+        for name in self._bases():
+            yield from (self._base_path(name), self._base_path(name).with_suffix(".json"))
+        for each in self._trials:
+            yield from (self._file_path(each, end) for end in (_REPORT, *each.files.values()))
+
+    def _file_path(self, each: Trial, ending: str) -> Path:
+        return self._directory / f"{self._experiment.name}-{each.stem}{ending}"
 
     # -- base models -------------------------------------------------------------------------------
 
@@ -164,15 +181,14 @@ class _Sweep:
             words += ["--base", str(self._options.base or self._base_path(each.base))]
         if self._options.out is not None:
             for option, ending in each.files.items():
-                path = self._directory / f"{self._experiment.name}-{each.stem}{ending}"
-                words += [option, str(path)]
+                words += [option, str(self._file_path(each, ending))]
         if self._options.steps is not None:
             words += ["--steps", str(self._options.steps)]
         return (*words, *self._options.extra, "--quiet")
 
     def _run_trial(self, each: Trial) -> tuple[Report | None, int]:
         """Run a trial, unless the report of the same one is there already."""
-        path = self._directory / f"{self._experiment.name}-{each.stem}.json"
+        path = self._file_path(each, _REPORT)
         command = self._command(each)
         words = command
         if each.base is not None and self._options.base is None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import _cli
-from .._values import find_path_problem, whole
+from .._values import find_clash, find_path_problem, whole
 from ._experiment import Experiment
 from ._streams import STREAMS
 from ._sweeps import SWEEPS
@@ -128,7 +128,8 @@ def _find_problem(options: argparse.Namespace) -> str | None:
         path = getattr(options, name)
         if path is not None and (problem := find_path_problem(path)) is not None:
             return f"argument --{name}: {problem}"
-    return None
+    files = {"--base": options.base, "--json": options.json, "--plot": options.plot}
+    return find_clash(files)
 
 
 def list_lines() -> list[str]:
