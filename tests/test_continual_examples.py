@@ -262,25 +262,41 @@ def test_node_has_no_use_for_paths(option, capsys):
     assert expected in capsys.readouterr().err
 
 
-# -- Ctrl-C ----------------------------------------------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_ends_cleanly(base, tmp_path):
-    out = tmp_path / "out.json"
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_cleanly(base, tmp_path, signum, status):
+    out, state = tmp_path / "out.json", tmp_path / "state"
     process = subprocess.Popen(
         [
             sys.executable, "-m", "marketplace.examples.continual_digits", *TINY,
             "--base", str(base), "--steps", "100000", "--json", str(out),
+            "--checkpoint", str(state),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
     )  # fmt: skip
     assert any(line.startswith("step ") for line in process.stderr)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in errors and output.startswith("interrupted: test accuracy old ")
     result = json.loads(out.read_text())
     assert result["interrupted"] and 1 <= result["steps"] < 100_000
+    assert mp.checkpoint.load_checkpoint(mnist.make_market((2, 3, 4)), state) == result["steps"]
+
+
+def test_a_full_disk_costs_the_checkpoint_only(base, monkeypatch, tmp_path, capsys):
+    def full_disk(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(mp.Optimizer, "save", full_disk)
+    arguments = ["--base", base, "--steps", 2, "--json", tmp_path / "out.json"]
+    assert run("digits", *arguments, "--checkpoint", tmp_path / "state") == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("test accuracy old ")
+    assert captured.err.splitlines()[-1].endswith(f"No space left on device: '{tmp_path}/state'")
+    assert json.loads((tmp_path / "out.json").read_text())["steps"] == 2
 
 
 # -- errors ----------------------------------------------------------------------------------------

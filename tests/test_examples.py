@@ -1,4 +1,4 @@
-"""The MNIST example as its user meets it: options, results, checkpoints, Ctrl-C, errors."""
+"""The MNIST example as its user meets it: options, results, checkpoints, signals, errors."""
 
 import fcntl
 import json
@@ -226,7 +226,7 @@ def test_a_full_disk_costs_the_checkpoint_only(monkeypatch, tmp_path, capsys):
     assert json.loads((tmp_path / "out.json").read_text())["steps"] == 3
 
 
-# Ctrl-C
+# Signals
 
 
 def read_until(stream, word):
@@ -238,14 +238,15 @@ def read_until(stream, word):
     raise AssertionError(f"{word!r} never came: {''.join(lines)}")
 
 
-def test_ctrl_c_ends_cleanly_and_can_be_resumed(tmp_path):
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_cleanly_and_can_be_resumed(tmp_path, signum, status):
     path = tmp_path / "state.safetensors"
     arguments = ["--eval-every", 1, "--checkpoint", path, "--json", tmp_path / "out.json"]
     process = start(*arguments, "--steps", 100_000)
     read_until(process.stderr, "step ")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in errors and output.startswith("interrupted: test accuracy ")
     done = json.loads((tmp_path / "out.json").read_text())["steps"]
     assert 1 <= done < 100_000
@@ -274,6 +275,17 @@ def test_second_ctrl_c_does_not_wait():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_further_sigterms_wait_and_ctrl_c_does_not():
+    before = signal.getsignal(signal.SIGTERM)
+    with _interrupt.Interrupt() as interrupt:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert interrupt.signum == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # Errors

@@ -226,15 +226,16 @@ def test_all_runs_failing(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == ["run  result", "  0  failed"]
 
 
-def test_ctrl_c_shows_what_is_done(monkeypatch, capsys):
+@pytest.mark.parametrize("stopped", [130, 143], ids=["Ctrl-C", "SIGTERM"])
+def test_a_signal_shows_what_is_done(monkeypatch, capsys, stopped):
     monkeypatch.setitem(EXPERIMENTS, "made", trials_of(("--steps", "1"), ("--steps", "2")))
     original = _driver._Sweep._call
 
     def interrupted(self, program, command):
-        return (None, 130) if "2" in command[:2] else original(self, program, command)
+        return (None, stopped) if "2" in command[:2] else original(self, program, command)
 
     monkeypatch.setattr(_driver._Sweep, "_call", interrupted)
-    assert run("made") == 130
+    assert run("made") == stopped
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 

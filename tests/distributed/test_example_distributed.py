@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import time
 import pytest
 from marketplace import checkpoint
 from marketplace.distributed import _ray_connect as connect
-from marketplace.examples import mnist
+from marketplace.examples import _distributed, mnist
 from test_mpi import start
 
 TINY = "--vendors 2,3,4 --batch-size 4 --steps 4 --eval-every 2 --device cpu --plan star".split()
@@ -118,6 +119,14 @@ def test_an_unreachable_ray_cluster_is_one_line(capsys):
 
 def test_plan_star_is_the_default_of_many():
     assert mnist.parse(["--distributed", "mpi"]).structure.plan == "star"
+
+
+def test_sigterm_stops_no_rank_between_two_steps():
+    """Ranks that stop at different steps would wait for each other."""
+    by_mpi = mnist.parse(["--distributed", "mpi"])
+    by_ray = mnist.parse(["--distributed", "ray"])
+    assert _distributed.stop_signals(by_mpi) == (signal.SIGINT,)
+    assert _distributed.stop_signals(by_ray) == (signal.SIGINT, signal.SIGTERM)
 
 
 REFUSED = {

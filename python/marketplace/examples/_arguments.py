@@ -235,7 +235,7 @@ def add_output(group: _Group) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="write the state of training there, now and then, at the end and on Ctrl-C",
+        help="write the state of training there, now and then, at the end, on Ctrl-C and SIGTERM",
     )
     group.add_argument(
         "--checkpoint-every",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import operator
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,9 @@ from ._values import AUTO, find_clash, find_path_problem
 
 STATUS_OK = 0
 STATUS_FAILED = 1
-STATUS_INTERRUPTED = 130
+STATUS_INTERRUPTED = 128 + signal.SIGINT
+STATUS_TERMINATED = 128 + signal.SIGTERM
+STOPPED = (STATUS_INTERRUPTED, STATUS_TERMINATED)
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 LOG_FORMATS = (".jsonl", ".csv")
@@ -172,6 +175,11 @@ def parse(
     if problem:
         parser.error(problem)
     return options
+
+
+def stop_status(signum: int) -> int:
+    """Give the exit status of a run that a signal ended early; 0 is none."""
+    return 128 + signum if signum else STATUS_OK
 
 
 def fail(prog: str, error: BaseException) -> int:

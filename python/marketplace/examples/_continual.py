@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -86,19 +87,22 @@ class Outcome:
         By ascending step from 0, on at most 1,000 test images of each kind.
     seconds : float
         Time of the steps and the evaluations between them.
-    interrupted : bool
-        Ctrl-C ended it.
+    signum : int
+        The signal that ended it early, SIGINT or SIGTERM; 0 for none.
     steps_to_target : int or None
         The first point with 90 % of the new class and at most 1 point of the old lost, as measured
         on all test images.
+    checkpoint_error : OSError or None
+        Why the checkpoint could not be written.
     """
 
     start: Accuracy
     end: Accuracy
     history: list[Point]
     seconds: float
-    interrupted: bool
+    signum: int
     steps_to_target: int | None
+    checkpoint_error: OSError | None
 
 
 def set_up(
@@ -198,7 +202,7 @@ def learn(
     tell: Tell,
     watch: Watch,
 ) -> Outcome:
-    """Answer and learn from the stream until ``options.steps`` or Ctrl-C.
+    """Answer and learn from the stream until ``options.steps`` or a signal.
 
     Parameters
     ----------
@@ -253,8 +257,20 @@ def learn(
         if replay is not None:
             replay.write(opt.global_step, batch, lesson, curves.points[-1].accuracy)
     seconds = time.perf_counter() - started
+    # before the last measurement, which who sent SIGTERM may not wait for
+    error = _keep(opt, options.checkpoint)
     end = measure(market, task)
-    return Outcome(start, end, curves.points, seconds, interrupt.requested, reached)
+    return Outcome(start, end, curves.points, seconds, interrupt.signum, reached, error)
+
+
+def _keep(opt: Optimizer, path: Path | None) -> OSError | None:
+    """Write the checkpoint; a full disk costs the checkpoint, not the results."""
+    try:
+        if path is not None:
+            opt.save(path)
+    except OSError as error:
+        return error
+    return None
 
 
 class _Curves:

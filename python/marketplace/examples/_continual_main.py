@@ -52,18 +52,18 @@ def _run(prog: str, options: Options, load_task: LoadTask) -> int:
         run = Run(options, task, market, opt, count_flops(opt, learner, options.batch_size))
         watching = Watching(opt, options, run.flops_per_step, _settings(run), shown=False)
         tell("\n".join(opening_lines(run)))
-        with Interrupt() as interrupt, watching:
+        interrupt = files.enter_context(Interrupt())
+        with watching:
             outcome = learn(market, learner, task, options, replay, interrupt, tell, watching.watch)
-    print(summary(run, outcome), flush=True)
-    if options.checkpoint is not None:
-        opt.save(options.checkpoint)
-    if options.json is not None:
-        write_json(options.json, run, outcome)
-    if options.plot is not None:
-        write_plot(options.plot, run, outcome)
-    for error in watching.errors:
-        return _cli.fail(prog, error)
-    return _cli.STATUS_INTERRUPTED if outcome.interrupted else _cli.STATUS_OK
+        print(summary(run, outcome), flush=True)
+        if options.json is not None:
+            write_json(options.json, run, outcome)
+        if options.plot is not None:
+            write_plot(options.plot, run, outcome)
+    failure = next(iter(watching.errors), outcome.checkpoint_error)
+    if failure is not None:
+        return _cli.fail(prog, failure)
+    return _cli.stop_status(outcome.signum)
 
 
 def _settings(run: Run) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def summary(run: Run, outcome: Outcome) -> str:
     reached = outcome.steps_to_target
     goal = f"new {TARGET_NEW:g} % and old less {TARGET_LOSS:g} point at most: "
     return (
-        f"{'interrupted: ' if outcome.interrupted else ''}"
+        f"{'interrupted: ' if outcome.signum else ''}"
         f"test accuracy old {start.old:.2f} -> {end.old:.2f} %, "
         f"new {start.new:.2f} -> {end.new:.2f} % after {run.opt.global_step} steps in "
         f"{outcome.seconds:.1f} s; {goal}"
@@ -113,7 +113,7 @@ def write_json(path: Path, run: Run, outcome: Outcome) -> None:
         "control_variate": run.opt.control_variate,
         "history": [_point(point) for point in outcome.history],
         "options": _options(run.options),
-        "interrupted": outcome.interrupted,
+        "interrupted": outcome.signum != 0,
     }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

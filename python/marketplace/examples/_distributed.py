@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,6 +57,16 @@ def own_part(options: Given) -> Given:
     if not speaks(options):
         changes |= dict.fromkeys(_FILES) | {"quiet": True, "eval_every": max(options.steps, 1)}
     return dataclasses.replace(options, **changes)
+
+
+def stop_signals(options: Given) -> tuple[int, ...]:
+    """Give the signals that end a run between two steps.
+
+    mpiexec sends SIGTERM to every rank, and ranks that stop at different steps wait for each other:
+    there it ends the job at once.
+    """
+    mpi_job = _engine(options) == "mpi"
+    return (signal.SIGINT,) if mpi_job else (signal.SIGINT, signal.SIGTERM)
 
 
 def speaks(options: Given) -> bool:

@@ -48,7 +48,7 @@ def run(
     Returns
     -------
     int
-        Exit status: 0, 1 after an error, 130 after Ctrl-C.
+        Exit status: 0, 1 after an error, 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
         with _distributed.guarded(options):
@@ -85,11 +85,11 @@ def _train(work: _report.Run) -> Outcome:
     watching = Watching(work.opt, options, work.flops_per_step, settings)
     if not options.quiet:
         _tell("\n".join(_report.opening_lines(work)))
-    with Interrupt() as interrupt:
+    with Interrupt(_distributed.stop_signals(options)) as interrupt:
         outcome = train(work.market, work.opt, work.dataset, options, watching, interrupt)
-    if _distributed.speaks(options):
-        print(_report.summary(work, outcome), flush=True)
-    _write_results(work, outcome)
+        if _distributed.speaks(options):
+            print(_report.summary(work, outcome), flush=True)
+        _write_results(work, outcome)
     return outcome
 
 
@@ -104,13 +104,11 @@ def _status(prog: str, options: Options, outcome: Outcome, arguments: Sequence[s
     failure = next(iter(outcome.log_errors), outcome.checkpoint_error)
     if failure is not None:
         return _cli.fail(prog, failure)
-    if not outcome.interrupted:
-        return _cli.STATUS_OK
-    if options.checkpoint is not None and not options.quiet:
+    if outcome.signum and options.checkpoint is not None and not options.quiet:
         # A later --resume overrules an earlier one, so the whole line can be kept.
         again = shlex.join([*arguments, "--resume", str(options.checkpoint)])
         _tell(f"to go on: {prog} {again}")
-    return _cli.STATUS_INTERRUPTED
+    return _cli.stop_status(outcome.signum)
 
 
 def _tell(line: str) -> None:

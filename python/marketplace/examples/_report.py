@@ -73,7 +73,7 @@ def summary(run: Run, outcome: Outcome) -> str:
     done = last.step - outcome.first_step
     speed = done / outcome.seconds if done else 0.0
     return (
-        f"{'interrupted: ' if outcome.interrupted else ''}"
+        f"{'interrupted: ' if outcome.signum else ''}"
         f"test accuracy {last.test_accuracy:.2f} % on {len(run.dataset.x_test):,} images "
         f"after {last.step} steps; {done} steps in {outcome.seconds:.1f} s, "
         f"{speed:.2f} steps/s, {speed * run.flops_per_step / 1e9:.1f} GFLOP/s"
@@ -111,7 +111,7 @@ def write_json(path: Path, run: Run, outcome: Outcome) -> None:
         "vendors": run.vendors,
         "history": [_finite(dataclasses.asdict(point)) for point in outcome.history],
         "options": _options(run),
-        "interrupted": outcome.interrupted,
+        "interrupted": outcome.signum != 0,
     }
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -60,8 +60,8 @@ class Outcome:
         Time of the training steps and the evaluations between them.
     first_step : int
         The step the run started from: 0, or that of the checkpoint.
-    interrupted : bool
-        Ctrl-C ended it.
+    signum : int
+        The signal that ended it early, SIGINT or SIGTERM; 0 for none.
     checkpoint_error : OSError or None
         Why the last checkpoint could not be written.
     log_errors : list of OSError
@@ -71,7 +71,7 @@ class Outcome:
     history: list[Evaluation]
     seconds: float
     first_step: int
-    interrupted: bool
+    signum: int
     checkpoint_error: OSError | None
     log_errors: list[OSError]
 
@@ -84,7 +84,7 @@ def train(
     watching: Watching,
     interrupt: Interrupt,
 ) -> Outcome:
-    """Train until ``options.steps`` or Ctrl-C, with checkpoints and evaluations on the way.
+    """Train until ``options.steps`` or a signal, with checkpoints and evaluations on the way.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def train(
         run.curve.points,
         run.seconds,
         first_step,
-        interrupt.requested,
+        interrupt.signum,
         run.checkpoint_error,
         watching.errors,
     )

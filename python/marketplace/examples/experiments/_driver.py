@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 after an error or when a run failed, 130 after Ctrl-C.
+        Exit status: 0, 1 after an error or when a run failed, 130 after Ctrl-C, 143 after
+        SIGTERM.
 
     Raises
     ------
@@ -120,18 +121,19 @@ class _Sweep:
             if status != _cli.STATUS_OK:
                 return status
         results: list[Result] = []
+        status = _cli.STATUS_OK
         for number, each in enumerate(self._trials, start=1):
             self._tell(f"[{number}/{len(self._trials)}] {each.name}")
             report, status = self._run_trial(each)
-            if status == _cli.STATUS_INTERRUPTED:
+            if status in _cli.STOPPED:
                 break
             results.append(Result(each, self._command(each), report))
         if results:
             self._write(results)
-        if results[len(self._trials) - 1 :]:  # all of them ran
-            failed = any(result.report is None for result in results)
-            return _cli.STATUS_FAILED if failed else _cli.STATUS_OK
-        return _cli.STATUS_INTERRUPTED
+        if status in _cli.STOPPED:
+            return status
+        failed = any(result.report is None for result in results)
+        return _cli.STATUS_FAILED if failed else _cli.STATUS_OK
 
     def _own_files(self) -> Iterator[Path]:
         """Name what the runs and their base models write, or find there."""
