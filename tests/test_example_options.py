@@ -87,7 +87,7 @@ def test_every_kind_of_update_trains_otherwise(tmp_path, plan, change):
         ["--algorithm", "v1", "--forward-pass", 2],
         ["--lr-schedule", "cosine", "--schedule-steps", 8],
         ["--lr-schedule", "cosine", "--schedule-steps", 8, "--lr", 0.2],
-        ["--market", "depth-1", "--vendors", 3],
+        ["--market", "depth-1", "--vendors", 3, "--plan", "star"],
         ["--norm", "batch", "--forward-pass", 2],
         ["--plan", "tree", "--upstream-sampling", "0,1,2"],
     ],
@@ -254,9 +254,9 @@ def test_pyramids_sample_half(name):
 @pytest.mark.parametrize(
     ("arguments", "vendors", "plan"),
     [
-        (["--market", "depth-1", "--vendors", "5"], [5], "star"),
+        (["--market", "depth-1", "--vendors", "2"], [2], "node"),
         (["--market", "depth-1", "--vendors", "5", "--plan", "tree"], [5], "tree"),
-        (["--market", "depth-5", "--vendors", "2"], [2] * 5, "star"),
+        (["--market", "depth-5", "--vendors", "2"], [2] * 5, "node"),
         (["--market", "pyramid-32", "--vendors", "1,2,2,2,2"], [1, 2, 2, 2, 2], "tree"),
         (["--norm", "batch"], [2, 3, 4], "star"),
     ],
@@ -267,7 +267,9 @@ def test_markets_train(tmp_path, arguments, vendors, plan):
 
 
 def test_one_number_means_every_spec(tmp_path):
-    assert run_json(tmp_path, "--steps", 0, "--vendors", 6)["vendors"] == [6, 6, 6]
+    arguments = ["--steps", 0, "--vendors", 6, "--plan"]
+    assert run_json(tmp_path, *arguments, "star")["vendors"] == [6, 6, 6]
+    assert run_json(tmp_path, *arguments, "node")["vendors"] == [6, 6, 6, 6, 6]
 
 
 def test_upstream_sampling_makes_fewer_paths(tmp_path):

@@ -295,7 +295,7 @@ BAD_OPTIONS = [
     (["--steps", "many"], "--steps: expected a whole number"),
     (["--batch-size", "0"], "--batch-size: expected a whole number of at least 1"),
     (["--vendors", "8,x,2"], "--vendors: expected whole numbers of at least 1"),
-    (["--vendors", "8,8"], "--vendors: expected 3 whole numbers, one per spec of depth-3"),
+    (["--vendors", "8,8"], "--vendors: expected 5 whole numbers, one per spec of depth-5"),
     (["--vendors", "8,0,8"], "--vendors: expected whole numbers of at least 1"),
     (["--vendors", "1,1,1"], "--vendors: expected whole numbers of at least 1"),
     (["--plan", "bush"], "--plan: invalid choice: 'bush'"),

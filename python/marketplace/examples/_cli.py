@@ -123,6 +123,24 @@ class Options:
         """The classes that the loss is over; None for all."""
         return None
 
+    @property
+    def default_plan(self) -> str:
+        """The plan where none is named."""
+        return "star"
+
+    @property
+    def plan_reason(self) -> str | None:
+        """What made it another than the example's usual one."""
+        return None
+
+    def reason_for(self, plan: str) -> str | None:
+        """Say what the plan comes from; None for ``--plan`` and for the usual one."""
+        if self.plan is not None:
+            return None
+        if self.resume is not None and plan != self.default_plan:
+            return f"--resume {self.resume}"
+        return self.plan_reason
+
 
 Given = TypeVar("Given", bound=Options)
 

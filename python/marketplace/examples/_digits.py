@@ -11,7 +11,7 @@ from . import _cli
 from ._arguments import Defaults
 from ._cli import Distribution, Options
 from ._markets import DIGIT_MARKETS, NORMS, Structure, digit_structure
-from ._values import AUTO, class_list, whole
+from ._values import class_list, whole
 
 IMAGE_SHAPE = (1, 28, 28)
 CLASS_COUNT = 10
@@ -51,9 +51,34 @@ class DigitOptions(Options):
         node = choose_plan(vars(self)) == "node"
         return digit_structure(self.market or ("depth-5" if node else "depth-3"), self.norm, node)
 
+    @property
+    def default_plan(self) -> str:
+        """The plan where none is named."""
+        return self.structure.plan
+
+    @property
+    def plan_reason(self) -> str | None:
+        """The option that plan node cannot run."""
+        return find_reason(vars(self))
+
+
+# What plan node runs; any other value is a reason for the market's own plan. A pyramid is there for
+# its upstream sampling, which nodes have no use for.
+_NODE_RUNS: Mapping[str, tuple[object, ...]] = {
+    "algorithm": ("v2",),
+    "norm": ("instance",),
+    "market": (None, "depth-1", "depth-3", "depth-5"),
+    "shaping": (None, "z"),
+    "antithetic": (None, False),
+    "meta_lr": (None,),
+    "distributed": (None,),
+    "upstream_sampling": (None,),
+    "exclude_missing_from_loss": (False,),
+}
+
 
 def choose_plan(given: Mapping[str, object]) -> str | None:
-    """Node perturbation of the market that suits it, unless something else is asked for.
+    """Choose node perturbation of the market that suits it, unless it cannot run what is asked for.
 
     Parameters
     ----------
@@ -67,12 +92,26 @@ def choose_plan(given: Mapping[str, object]) -> str | None:
     """
     if given["plan"] is not None:
         return str(given["plan"])
-    others = ("upstream_sampling", "meta_lr", "market", "shaping", "antithetic", "distributed")
-    asked = any(given[name] is not None for name in others)
-    asked = asked or given["vendors"] not in (None, AUTO)
-    asked = asked or given["algorithm"] != "v2" or given["norm"] != "instance"
-    asked = asked or bool(given["exclude_missing_from_loss"])
-    return None if asked else "node"
+    return "node" if find_reason(given) is None else None
+
+
+def find_reason(given: Mapping[str, object]) -> str | None:
+    """Give the option, in its user's words, that plan node cannot run; None without one."""
+    for name, values in _NODE_RUNS.items():
+        if given[name] not in values:
+            return _in_words(name, given[name])
+    vendors = given["vendors"]
+    # counts of the market depth-3, made for stars and trees: node takes five for its own market
+    if given["market"] is None and isinstance(vendors, tuple) and len(vendors) == 3:
+        return _in_words("vendors", vendors)
+    return None
+
+
+def _in_words(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is True:
+        return flag
+    return f"{flag} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def parse(

@@ -56,9 +56,11 @@ class Run:
 def opening_lines(run: Run) -> list[str]:
     """Say what is about to be trained, on what, and where."""
     data, opt = run.dataset, run.opt
+    reason = run.options.reason_for(opt.plan)
     lines = [
         f"{data.name}: {len(data.x_train):,} training and {len(data.x_test):,} test images, "
         f"from {data.directory}",
+        *([] if reason is None else [f"plan {opt.plan}, because of {reason}"]),
         f"plan {opt.plan}, vendors {_comma(run.vendors)}, batch {run.options.batch_size}, "
         f"{run.flops_per_step / 1e9:.1f} GFLOP a step, {opt.dtype} on {opt.device}",
     ]

@@ -25,7 +25,8 @@ DEFAULTS = Defaults(
     probe_scale=0.01,
     jitter=0.01,
     vendors="1,1,1,17,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
-    plan="node; the market's own where vendors, a market, a norm or V1 are asked for",
+    plan="node; star where that cannot run what is asked for or --vendors has three numbers, tree "
+    "for pyramids",
 )
 
 
