@@ -9,6 +9,9 @@ where the base weights should go.
 >>> opt = mp.Optimizer(market, learning_rate=0.1, probe_scale=0.1, seed=42)
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from . import (
     callbacks,
     checkpoint,
@@ -22,12 +25,28 @@ from . import (
     schedules,
     training,
 )
-from ._core import __version__, build_info, devices
+from ._build import build_info, devices
+from ._core import __version__
 from .device_array import DeviceArray
 from .functional import topk
 from .optimizers import Optimizer, UnitVectorMode
 from .tensor import Tensor, TinyJit
 from .training import Spec, forward, mutate, produce, straight_forward
+
+if TYPE_CHECKING:
+    from . import data, distributed
+else:
+    _LATER = ("data", "distributed")  # not every program pays for downloads and clusters
+
+    def __getattr__(name: str) -> Any:
+        """Import a module that is there, when it is first asked for."""
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return importlib.import_module(f".{name}", __name__)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "DeviceArray",
@@ -41,7 +60,9 @@ __all__ = [
     "callbacks",
     "checkpoint",
     "continual",
+    "data",
     "devices",
+    "distributed",
     "forward",
     "functional",
     "mutate",
