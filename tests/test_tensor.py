@@ -1,5 +1,8 @@
 """``Tensor`` is a NumPy array, and understands the spellings that the reference's code uses."""
 
+import math
+from collections import Counter
+
 import marketplace as mp
 import numpy as np
 import pytest
@@ -83,6 +86,103 @@ def test_indexing_with_a_scalar_tensor():
     tensor = Tensor(X)
     same_bits(tensor[Tensor(1)], X[1])
     same_bits(tensor[Tensor([1, 0, 1])], X[[1, 0, 1]])
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+MEAN = Tensor([92.5, 93.125]).mean()  # 92.8125
+LABELS = Tensor([3, 1, 3, 0])
+
+
+def test_a_scalar_rounds():
+    assert round(MEAN, 1) == np.float32(92.8) and type(round(MEAN, 1)) is np.float32
+    assert round(MEAN) == 93 and type(round(MEAN)) is int
+    assert round(LABELS[0], -1) == 0
+    assert (math.floor(MEAN), math.ceil(MEAN), int(MEAN), float(MEAN)) == (92, 93, 92, 92.8125)
+
+
+def test_a_scalar_is_formatted():
+    assert f"{MEAN:.2f} {MEAN:>7.1f} {LABELS[0]:03d} {MEAN}" == "92.81    92.8 003 92.8125"
+    assert "%d of %.1f" % (LABELS[0], MEAN) == "3 of 92.8"  # noqa: UP031
+
+
+def test_a_scalar_is_a_key():
+    assert set(LABELS) == {0, 1, 3} and len(set(LABELS)) == 3
+    assert Counter(LABELS) == {3: 2, 1: 1, 0: 1}
+    names = {0: "zero", 1: "one", 3: "three"}
+    assert [names[label] for label in LABELS] == ["three", "one", "three", "zero"]
+    assert {LABELS[0]: "x"}[3] == "x" and hash(MEAN) == hash(92.8125)
+    assert hash(Tensor(True)) == hash(True) and Tensor(0.1) in {np.float32(0.1)}
+
+
+def test_a_scalar_is_an_index():
+    assert ["a", "b", "c", "d"][LABELS[0]] == "d" and list(range(LABELS[0])) == [0, 1, 2]
+    with pytest.raises(TypeError):
+        ["a", "b"][MEAN]
+
+
+@pytest.mark.parametrize("name, call", [("hash", hash), ("round", round), ("hash", set)])
+def test_an_array_is_no_number(name, call):
+    with refusal(TypeError, name, "a tensor of shape ()", "(2, 2)"):
+        call(Tensor([[[1, 2], [3, 4]]] if call is set else [[1, 2], [3, 4]]))
+
+
+# -- NumPy's spellings -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda a: a.argmax(axis=1, keepdims=True),
+        lambda a: a.argmax(keepdims=True),
+        lambda a: a.argmax(1, out=np.empty((2, 6, 6), np.intp)),
+        lambda a: np.argmax(a, axis=2, keepdims=True),
+        lambda a: a.flatten(order="C"),
+        lambda a: a.flatten(order="F"),
+        lambda a: a.flatten("A"),
+        lambda a: a.sum(axis=(1, 2), keepdims=True, dtype=np.float64),
+        lambda a: a.mean(axis=0, keepdims=True, where=a == a),
+        lambda a: a.max(axis=1, initial=0, keepdims=True),
+        lambda a: a.argmin(axis=1, keepdims=True),
+        lambda a: a.squeeze(axis=()),
+        lambda a: a[:1].squeeze(axis=0),
+        lambda a: a.astype(np.float16, copy=False),
+        lambda a: a.reshape(2, -1, order="F"),
+    ],
+)
+def test_methods_take_numpys_keywords(compute):
+    same_bits(compute(Tensor(X)), compute(X))
+
+
+def test_overridden_methods_are_the_ones_that_are_tested():
+    shared = {name for name in vars(Tensor) if hasattr(np.ndarray, name) and name[0] != "_"}
+    assert shared == {"argmax", "flatten"}
+
+
+def test_out_is_what_is_given_back():
+    out = np.empty((2, 6, 6), np.intp)
+    assert Tensor(X).argmax(axis=1, out=out) is out
+
+
+@pytest.mark.parametrize("dims", [(), (1,), (3,)])
+def test_flatten_copies(dims):
+    tensor = Tensor(X)
+    tensor.flatten(*dims)[...] = 0
+    same_bits(tensor, X)
+
+
+def test_flatten_of_some_axes_has_one_order():
+    with refusal(ValueError, "flatten", "order 'C'", "'F' for axes 1 to -1"):
+        Tensor(X).flatten(1, order="F")
+
+
+def test_results_of_a_market_serve_as_numbers():
+    market = [mp.Spec(nn.Model(nn.Linear(4, 3)), 3)]
+    logits = mp.straight_forward(market, X[:, 0, 0, :4])
+    labels = logits.argmax(axis=1)
+    assert Counter(labels).total() == 2 and set(labels) <= {0, 1, 2}
+    assert round((labels == labels).mean() * 100, 1) == 100
+    assert logits.argmax(axis=1, keepdims=True).shape == (2, 1)
 
 
 # -- assignment ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Code written for the reference runs with its imports swapped. Everything is eage
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -19,6 +19,7 @@ from ._trace import Value
 __all__ = ["Tensor", "TinyJit"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Order: TypeAlias = Literal["C", "F", "A", "K"]
 
 
 def TinyJit(function: Function) -> Function:  # noqa: N802 - the name in the reference
@@ -38,8 +39,11 @@ class Tensor(np.ndarray[Any, np.dtype[Any]]):
 
     Notes
     -----
-    Reductions and single elements stay tensors, of shape (). Used as layers, the functions
-    (``Tensor.relu``) record themselves on the traced value.
+    Reductions and single elements stay tensors, of shape (), for the reference calls methods on
+    them. They serve where a number does: ``round``, ``float``, formats, keys of dicts, members of
+    sets, indices of lists; ``json`` wants ``.item()``, as for NumPy's scalars. Methods that NumPy
+    has too take its keywords beside tinygrad's. Used as layers, the functions (``Tensor.relu``)
+    record themselves on the traced value.
     """
 
     def __new__(cls, data: ArrayLike, dtype: DTypeLike | None = None) -> "Tensor":
@@ -63,6 +67,33 @@ class Tensor(np.ndarray[Any, np.dtype[Any]]):
     def __getitem__(self, index: Any) -> Any:
         """Keep elements tensors, of shape ()."""
         return Tensor.wrap(super().__getitem__(index))
+
+    # -- numbers -----------------------------------------------------------------------------------
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Hash a tensor of shape () as the number that it is now, which it also equals.
+
+        Raises
+        ------
+        TypeError
+            For another shape.
+        """
+        return hash(self._number("hash"))
+
+    def __round__(self, digits: int | None = None) -> Any:
+        """Round a tensor of shape () as a NumPy scalar; without ``digits`` to an int.
+
+        Raises
+        ------
+        TypeError
+            For another shape; ``numpy.round`` takes arrays.
+        """
+        return round(self._number("round"), digits)
+
+    def _number(self, op: str) -> Any:
+        if self.shape != ():
+            raise refusal(TypeError, op, "a tensor of shape ()", f"shape {self.shape}")
+        return np.asarray(self)[()]
 
     # -- making ------------------------------------------------------------------------------------
 
@@ -182,9 +213,31 @@ class Tensor(np.ndarray[Any, np.dtype[Any]]):
         options |= {"count_include_pad": count_include_pad}
         return _call(avg_pool2d, self, kernel_size, stride, **options)
 
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> "Tensor":  # type: ignore[override]
-        """Merge axes, all of them by default; see ``marketplace.functional.flatten``."""
-        return _call(flatten, self, start_dim, end_dim)
+    def flatten(  # type: ignore[override]
+        self, start_dim: int | Order = 0, end_dim: int = -1, *, order: Order = "C"
+    ) -> "Tensor":
+        """Give a copy with axes merged, all of them by default.
+
+        Parameters
+        ----------
+        start_dim, end_dim : int
+            As for ``marketplace.functional.flatten``.
+        order : {"C", "F", "A", "K"}
+            As for ``numpy.ndarray.flatten``, where it may also come first.
+
+        Raises
+        ------
+        ValueError
+            For axes out of range, or another order than "C" for some of the axes.
+        """
+        start, order = (0, start_dim) if isinstance(start_dim, str) else (start_dim, order)
+        if order == "C":
+            merged = _call(flatten, self, start, end_dim)
+            return Tensor(merged) if isinstance(merged, Tensor) else merged
+        if (start, end_dim) != (0, -1):
+            received = f"order {order!r} for axes {start} to {end_dim}"
+            raise refusal(ValueError, "flatten", "order 'C', or all axes", received)
+        return Tensor.wrap(np.asarray(self).flatten(order))
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -193,10 +246,19 @@ class Tensor(np.ndarray[Any, np.dtype[Any]]):
         return Tensor.wrap(np.expand_dims(self, dim))
 
     def argmax(  # type: ignore[override]
-        self, axis: int | None = None, keepdim: bool = False
+        self,
+        axis: int | None = None,
+        keepdim: bool = False,
+        *,
+        out: NDArray[Any] | None = None,
+        keepdims: bool = False,
     ) -> "Tensor":
-        """Give the index of the largest element, the first of equals."""
-        return Tensor.wrap(np.argmax(np.asarray(self), axis=axis, keepdims=keepdim))
+        """Give the index of the largest element, the first of equals; see ``numpy.argmax``.
+
+        ``keepdim`` and ``keepdims`` are one option in two spellings.
+        """
+        found = np.argmax(np.asarray(self), axis=axis, out=out, keepdims=keepdim or keepdims)
+        return cast(Tensor, found) if out is not None else Tensor.wrap(found)
 
     def topk(self, k: int, largest: bool = True) -> tuple["Tensor", "Tensor"]:
         """Give the k best values and their indices; see ``marketplace.topk``."""
