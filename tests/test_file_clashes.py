@@ -11,7 +11,9 @@ from marketplace.examples import continual_digits, experiments, mnist
 from markets import CONV, CONV_SHAPE, VENDORS, batch, build, optimizer
 from refusals import refusal
 
-TINY = ["--vendors", "2,3,4", "--batch-size", "4", "--threads", "1", "--quiet"]
+TINY = [
+    "--steps", "0", "--vendors", "2,3,4", "--batch-size", "4", "--threads", "1", "--quiet",
+]  # fmt: skip
 
 
 # -- replay ----------------------------------------------------------------------------------------
@@ -156,13 +158,13 @@ def test_going_on_in_the_same_file(folder):
 def test_two_options_of_continual_learning(folder, capsys, arguments):
     before = (folder / "state").read_bytes()
     assert "expected another file than that of --" in stopped(
-        continual_digits.main, arguments, capsys
+        continual_digits.main, ["--steps", "0", "--base-steps", "0", *arguments], capsys
     )
     assert (folder / "state").read_bytes() == before and not list(folder.glob("new*"))
 
 
 def test_two_options_of_an_experiment(folder, capsys):
-    words = ["cl_augment", "--base", "state", "--json", "link"]
+    words = ["cl_augment", "--steps", "0", "--base", "state", "--json", "link"]
     error = stopped(experiments.main, words, capsys)
     assert "argument --json: expected another file than that of --base, received link" in error
 
@@ -170,7 +172,8 @@ def test_two_options_of_an_experiment(folder, capsys):
 def test_an_experiments_own_reports(folder, capsys):
     report = "out/beautiful_mnist-vendors-8.json"
     (folder / "out").mkdir()
-    assert experiments.main(["beautiful_mnist", "--out", "out", "--json", report]) == 1
+    words = ["beautiful_mnist", "--steps", "0", "--out", "out", "--json", report]
+    assert experiments.main(words) == 1
     error = capsys.readouterr().err
     assert f"--json: expected a file that is no run's own in --out, received {report}" in error
     assert os.listdir("out") == []
