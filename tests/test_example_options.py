@@ -266,12 +266,6 @@ def test_markets_train(tmp_path, arguments, vendors, plan):
     assert (result["vendors"], result["plan"]) == (vendors, plan)
 
 
-def test_one_number_means_every_spec(tmp_path):
-    arguments = ["--steps", 0, "--vendors", 6, "--plan"]
-    assert run_json(tmp_path, *arguments, "star")["vendors"] == [6, 6, 6]
-    assert run_json(tmp_path, *arguments, "node")["vendors"] == [6, 6, 6, 6, 6]
-
-
 def test_upstream_sampling_makes_fewer_paths(tmp_path):
     full = run_json(tmp_path, "--steps", 1, "--plan", "tree")["flops_per_step"]
     sampled = run_json(tmp_path, "--steps", 1, "--plan", "tree", "--upstream-sampling", "0,1,1")

@@ -107,6 +107,13 @@ def test_what_is_printed_can_be_given_back(tmp_path, capsys, words):
         assert reports[1]["vendors"] == list(NODE_VENDORS)
 
 
+@pytest.mark.parametrize(("plan", "specs"), [("star", 3), ("node", 5)])
+def test_one_number_means_every_spec(tmp_path, plan, specs):
+    path = tmp_path / "out.json"
+    assert run("--vendors", "6", "--plan", plan, "--quiet", "--json", str(path)) == 0
+    assert json.loads(path.read_text())["vendors"] == [6] * specs
+
+
 def test_a_checkpoint_is_a_reason(tmp_path, capsys):
     path = str(tmp_path / "state")
     vendors = ["--vendors", "2,3,4"]
