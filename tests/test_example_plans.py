@@ -19,7 +19,6 @@ def run(*arguments):
 KEEPS_NODE = [
     "",
     "--vendors 1,1,1,17,1",
-    "--vendors 8",
     "--vendors auto",
     "--market depth-1",
     "--market depth-3",
@@ -51,6 +50,7 @@ REASONS = {
     "--upstream-sampling 0,0,0": "star",
     "--market pyramid-32": "tree",
     "--vendors 8,40,512": "star",
+    "--vendors 8": "star",
 }
 
 

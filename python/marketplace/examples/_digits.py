@@ -101,8 +101,9 @@ def find_reason(given: Mapping[str, object]) -> str | None:
         if given[name] not in values:
             return _in_words(name, given[name])
     vendors = given["vendors"]
-    # counts of the market depth-3, made for stars and trees: node takes five for its own market
-    if given["market"] is None and isinstance(vendors, tuple) and len(vendors) == 3:
+    # counts of the market depth-3, made for stars and trees: node takes five for its own market,
+    # where one number for all would be many probes of every channel
+    if given["market"] is None and isinstance(vendors, tuple) and len(vendors) in (1, 3):
         return _in_words("vendors", vendors)
     return None
 

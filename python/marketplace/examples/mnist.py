@@ -25,8 +25,8 @@ DEFAULTS = Defaults(
     probe_scale=0.01,
     jitter=0.01,
     vendors="1,1,1,17,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
-    plan="node; star where that cannot run what is asked for or --vendors has three numbers, tree "
-    "for pyramids",
+    plan="node; star where that cannot run what is asked for or --vendors has one or three "
+    "numbers, tree for pyramids",
 )
 
 
