@@ -177,9 +177,13 @@ Array<float> combine(Market& self, std::size_t spec, const VendorWeights& weight
 Array<float> market_delta(Market& self, std::size_t spec, const VendorWeights& weights) {
   const Model& model = self.model(spec);
   Array<float> out({weights.count, model.parameter_count()});
-  for (std::int64_t v = 0; v < weights.count; ++v) {
-    const Vector delta = self.delta(spec, weights, v);
-    std::copy_n(delta.data(), delta.size(), out.mutable_data() + v * delta.size());
+  float* to = out.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    for (std::int64_t v = 0; v < weights.count; ++v) {
+      const Vector delta = self.delta(spec, weights, v);
+      std::copy_n(delta.data(), delta.size(), to + v * delta.size());
+    }
   }
   return out;
 }
@@ -262,7 +266,7 @@ void bind_market(py::module_& module) {
       .def("forward_paths", &market_forward_paths, py::arg("weights"), py::arg("x"),
            py::arg("paths"))
       .def("apply_vendor", &Market::apply_vendor, py::arg("spec"), py::arg("weights"),
-           py::arg("vendor"))
+           py::arg("vendor"), py::call_guard<py::gil_scoped_release>())
       .def("combine", &combine, py::arg("spec"), py::arg("weights"), py::arg("coefficients"))
       .def("delta", &market_delta, py::arg("spec"), py::arg("weights"));
 }

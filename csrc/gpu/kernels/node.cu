@@ -98,17 +98,39 @@ __global__ void disturb_kernel(const float* sums, const std::uint32_t* words, co
 }
 
 // A row for every channel: its samples and their pixels.
-__global__ void planes_kernel(const float* out, const float* base, LayerShape shape, bool planar,
-                              Divisor pixels, Divisor blocks, float* planes) {
+__global__ void planes_kernel(const float* out, const float* base, LayerShape shape, Divisor pixels,
+                              Divisor blocks, float* planes) {
   const Part part = part_of<1>(blocks);
   const std::int64_t each = shape.samples * shape.pixels;
   if (part.first >= each) return;
-  std::int64_t from = part.first * shape.channels + part.row;
-  if (planar) {
-    const Division at = pixels.divide(static_cast<std::uint32_t>(part.first));
-    from = (at.quotient * shape.channels + part.row) * shape.pixels + at.remainder;
-  }
+  const Division at = pixels.divide(static_cast<std::uint32_t>(part.first));
+  const std::int64_t from = (at.quotient * shape.channels + part.row) * shape.pixels + at.remainder;
   planes[part.row * each + part.first] = out[from] - base[from];
+}
+
+constexpr int kTile = 32;  // pixels, and channels, of a block of threads
+
+// The same of pixels whose channels are neighbours, by way of shared memory: threads read and write
+// neighbours.
+__global__ void turned_planes_kernel(const float* out, const float* base, LayerShape shape,
+                                     Divisor tiles, float* planes) {
+  __shared__ float tile[kTile][kTile + 1];  // no two of a column on one bank
+  const Division at = tiles.divide(blockIdx.x);
+  const std::int64_t pixel = static_cast<std::int64_t>(at.quotient) * kTile;
+  const std::int64_t channel = static_cast<std::int64_t>(at.remainder) * kTile;
+  const std::int64_t each = shape.samples * shape.pixels;
+  const int x = static_cast<int>(threadIdx.x) % kTile, y = static_cast<int>(threadIdx.x) / kTile;
+  // read
+  for (int i = y; i < kTile; i += kBlockThreads / kTile) {
+    if (pixel + i >= each || channel + x >= shape.channels) continue;
+    const std::int64_t from = (pixel + i) * shape.channels + channel + x;
+    tile[i][x] = out[from] - base[from];
+  }
+  __syncthreads();
+  // write
+  for (int i = y; i < kTile; i += kBlockThreads / kTile)
+    if (pixel + x < each && channel + i < shape.channels)
+      planes[(channel + i) * each + pixel + x] = tile[x][i];
 }
 
 template <int N>
@@ -241,9 +263,15 @@ void disturb_gpu(const float* sums, const std::uint32_t* words, const float* noi
 
 void planes_gpu(const float* out, const float* base, const LayerShape& shape, const Layout& layout,
                 float* planes, const Stream& stream) {
-  const RowBlocks blocks(shape.channels, shape.samples * shape.pixels, 1);
-  launch(planes_kernel, blocks.grid, Block{kBlockThreads}, 0, stream, out, base, shape,
-         layout.planar(), Divisor(shape.pixels), blocks.divisor, planes);
+  const std::int64_t each = shape.samples * shape.pixels;
+  const RowBlocks blocks(shape.channels, each, 1);
+  const std::int64_t tiles = (shape.channels + kTile - 1) / kTile;
+  if (layout.planar())
+    launch(planes_kernel, blocks.grid, Block{kBlockThreads}, 0, stream, out, base, shape,
+           Divisor(shape.pixels), blocks.divisor, planes);
+  else
+    launch(turned_planes_kernel, Grid{(each + kTile - 1) / kTile * tiles}, Block{kBlockThreads}, 0,
+           stream, out, base, shape, Divisor(tiles), planes);
 }
 
 void collect_gpu(const CollectArgs& args, const Stream& stream) {
