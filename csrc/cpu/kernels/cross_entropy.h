@@ -2,6 +2,7 @@
 // at a time, one to a lane; a sample's bits do not depend on its neighbours.
 #pragma once
 
+#include "cpu/kernels/exponential.h"
 #include "cpu/kernels/pack.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/table.h"

@@ -1,8 +1,8 @@
-// Elementwise ops, conversions and layouts: simple loops that the compiler vectorises.
+// Elementwise ops, conversions and layouts: simple loops that the compiler vectorises, but for
+// activations.
 #pragma once
 
-#include <cmath>
-
+#include "cpu/kernels/activation.h"
 #include "cpu/kernels/simd.h"
 #include "cpu/kernels/table.h"
 
@@ -17,22 +17,28 @@ MP_INLINE void map(const void* in, void* out, std::int64_t count, Function funct
   for (std::int64_t i = 0; i < count; ++i) from_float(function(to_float(x[i])), y[i]);
 }
 
+// Whole vectors, then what is left of one: an element's bits do not depend on where it lies.
+template <class T, class Function>
+MP_INLINE void map_vectors(const void* in, void* out, std::int64_t count, Function function) {
+  const T* x = static_cast<const T*>(in);
+  T* y = static_cast<T*>(out);
+  std::int64_t i = 0;
+  for (; i + kVectorFloats <= count; i += kVectorFloats)
+    store_floats(y + i, function(load_floats(x + i)));
+  const int rest = static_cast<int>(count - i);
+  if (rest > 0) store_partial(y + i, function(load_partial(x + i, rest)), rest);
+}
+
 template <class T>
 void unary(Unary kind, const void* in, void* out, std::int64_t count) {
   switch (kind) {
     case Unary::relu: map<T>(in, out, count, [](float x) { return x < 0 ? 0.0f : x; }); break;
-    case Unary::gelu:  // x Phi(x)
-      map<T>(in, out, count, [](float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678f)); });
-      break;
+    case Unary::gelu: map_vectors<T>(in, out, count, [](Vec x) { return gelu(x); }); break;
     case Unary::gelu_tanh:
-      map<T>(in, out, count, [](float x) {
-        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-      });
+      map_vectors<T>(in, out, count, [](Vec x) { return gelu_tanh(x); });
       break;
-    case Unary::sigmoid:
-      map<T>(in, out, count, [](float x) { return 1.0f / (1.0f + expf(-x)); });
-      break;
-    case Unary::tanh: map<T>(in, out, count, [](float x) { return tanhf(x); }); break;
+    case Unary::sigmoid: map_vectors<T>(in, out, count, [](Vec x) { return sigmoid(x); }); break;
+    case Unary::tanh: map_vectors<T>(in, out, count, [](Vec x) { return tanh(x); }); break;
   }
 }
 

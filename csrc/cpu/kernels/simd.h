@@ -211,21 +211,6 @@ MP_INLINE void store_lanes(T* p, Vec v, int count) {
     store_partial(p, v, count);
 }
 
-// e^x for x <= 0, within 2 ulp (0 below -87): 2^n times a Taylor polynomial on |r| <= ln(2) / 2.
-MP_INLINE Vec exp_negative(Vec x) {
-  x = max(x, broadcast(-87.0f));
-  const Vec magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec shifted = x * broadcast(1.44269504f) + magic;
-  const Vec n = shifted - magic;
-  const Vec r = (x - n * broadcast(0.693359375f)) - n * broadcast(-2.12194440e-4f);
-  Vec e = broadcast(1.0f / 5040.0f);
-  constexpr float kFactors[] = {1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f,
-                                0.5f,          1.0f,          1.0f};
-  for (float factor : kFactors) e = e * r + broadcast(factor);
-  const VecU power = ((VecU)shifted - (VecU)magic) << 23;
-  return (Vec)((VecU)e + power);
-}
-
 // One 32-bit word that holds bfloat16 elements 2k (low half) and 2k + 1 (high half).
 MP_INLINE std::uint32_t load_pair(const BFloat16* p) {
   std::uint32_t pair;
