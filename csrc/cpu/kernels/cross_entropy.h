@@ -1,5 +1,6 @@
-// Cross-entropy of a row of logits x: log(sum exp(x - max)) + max - x[label], float32. Some samples
-// at a time, one to a lane; a sample's bits do not depend on its neighbours.
+// Cross-entropy of a row of logits x: log(1 + rest) + max - x[label], float32, rest being the sum
+// of exp(x - max) without the maximum's own 1: beside it a small loss would be rounded away. Some
+// samples at a time, one to a lane; a sample's bits do not depend on its neighbours.
 #pragma once
 
 #include "cpu/kernels/exponential.h"
@@ -15,12 +16,36 @@ using marketplace::cpu::CrossEntropyArgs;
 constexpr std::int64_t kTurnedClasses = 64;
 constexpr std::int64_t kTurnedBlocks = kTurnedClasses / kVectorFloats;
 
-// What log(sum) + largest needs of every row, a row to a lane.
+// What log(1 + rest) + largest needs of every row, a row to a lane.
 struct RowStatistics {
-  Vec largest, total;  // total: of exp(x - largest)
+  Vec largest, rest;
 };
 
-// NaN anywhere in a row makes its total NaN.
+// The first `count` lanes of v, then `otherwise`.
+MP_INLINE Vec fill_lanes(Vec v, int count, float otherwise) {
+  VecI lane;
+  for (int i = 0; i < kVectorFloats; ++i) lane[i] = i;
+  return lane < count ? v : broadcast(otherwise);
+}
+
+// Sums of exp(x - largest), one to a lane. The largest logits' ones are counted apart.
+struct ExpSums {
+  Vec below{};
+  VecI largest{};
+
+  MP_INLINE_MEMBER void add(Vec x, Vec row_largest) {
+    const VecI same = x == row_largest;
+    largest -= same;
+    below += same ? Vec{} : exp_negative(x - row_largest);
+  }
+};
+// The sum without one of the largest logits. Where that is infinite it is NaN.
+MP_INLINE Vec rest_of(const ExpSums& sums, Vec row_largest) {
+  const Vec others = __builtin_convertvector(sums.largest - 1, Vec);
+  return sums.below + others + (row_largest - row_largest);
+}
+
+// NaN anywhere in a row makes its rest NaN.
 MP_INLINE RowStatistics turned_statistics(const float* logits, std::int64_t stride, int samples,
                                           std::int64_t classes) {
   Vec turned[kTurnedBlocks][kVectorFloats];
@@ -32,59 +57,56 @@ MP_INLINE RowStatistics turned_statistics(const float* logits, std::int64_t stri
       rows[i] = i < samples ? load_lanes(logits + i * stride + c, count) : Vec{};
     transpose_square(rows);
   }
-  RowStatistics rows{broadcast(-__builtin_inff()), {}};
+  Vec largest = broadcast(-__builtin_inff());
   for (std::int64_t c = 0; c < classes; ++c)
-    rows.largest = max(rows.largest, turned[c / kVectorFloats][c % kVectorFloats]);
+    largest = max(largest, turned[c / kVectorFloats][c % kVectorFloats]);
+  ExpSums sums;
   for (std::int64_t c = 0; c < classes; ++c)
-    rows.total += exp_negative(turned[c / kVectorFloats][c % kVectorFloats] - rows.largest);
-  return rows;
+    sums.add(turned[c / kVectorFloats][c % kVectorFloats], largest);
+  return {largest, rest_of(sums, largest)};
 }
 
+// Of at least a vector of logits; the last vector may overlap another.
 MP_INLINE float row_maximum(const float* x, std::int64_t count) {
-  float largest = x[0];
-  for (std::int64_t c = 1; c < count; ++c) largest = x[c] > largest ? x[c] : largest;
-  return largest;
+  const Vec low = broadcast(-__builtin_inff());
+  Vec largest[4] = {low, low, low, low};
+  std::int64_t c = 0;
+  for (; c + 4 * kVectorFloats <= count; c += 4 * kVectorFloats)
+    for (int i = 0; i < 4; ++i) largest[i] = max(largest[i], load(x + c + i * kVectorFloats));
+  for (; c + kVectorFloats <= count; c += kVectorFloats) largest[0] = max(largest[0], load(x + c));
+  largest[1] = max(largest[1], load(x + count - kVectorFloats));
+  const Vec lanes = max(max(largest[0], largest[1]), max(largest[2], largest[3]));
+  float most = lanes[0];
+  for (int i = 1; i < kVectorFloats; ++i) most = lanes[i] > most ? lanes[i] : most;
+  return most;
 }
 
-MP_INLINE float sum_exp(const float* x, std::int64_t count, float largest) {
-  Vec sums{};
+MP_INLINE float row_rest(const float* x, std::int64_t count, float largest) {
+  ExpSums sums;
+  const Vec row_largest = broadcast(largest);
   std::int64_t c = 0;
-  for (; c + kVectorFloats <= count; c += kVectorFloats)
-    sums += exp_negative(load(x + c) - broadcast(largest));
-  float total = 0;
-  if (c < count) {
-    float rest[kVectorFloats];
+  for (; c + kVectorFloats <= count; c += kVectorFloats) sums.add(load(x + c), row_largest);
+  if (c < count) {  // lanes that are left over add 0
     const int left = static_cast<int>(count - c);
-    store(rest, exp_negative(load_partial(x + c, left) - broadcast(largest)));
-    for (int i = 0; i < left; ++i) total += rest[i];
+    sums.add(fill_lanes(load_partial(x + c, left), left, -__builtin_inff()), row_largest);
   }
-  for (int i = 0; i < kVectorFloats; ++i) total += sums[i];
-  return total;
+  float below = 0;
+  int others = -1;
+  for (int i = 0; i < kVectorFloats; ++i) {
+    below += sums.below[i];
+    others += sums.largest[i];
+  }
+  return below + static_cast<float>(others) + (largest - largest);
 }
 
 MP_INLINE RowStatistics row_statistics(const float* logits, std::int64_t stride, int samples,
                                        std::int64_t classes) {
-  RowStatistics rows{{}, broadcast(1.0f)};
+  RowStatistics rows{{}, {}};
   for (int i = 0; i < samples; ++i, logits += stride) {
     rows.largest[i] = row_maximum(logits, classes);
-    rows.total[i] = sum_exp(logits, classes, rows.largest[i]);
+    rows.rest[i] = row_rest(logits, classes, rows.largest[i]);
   }
   return rows;
-}
-
-// log(x) for finite x > 0, within 2 ulp: x = 2^n m, m in [sqrt(1/2), sqrt(2)), log(m) = 2 atanh(t)
-// by its series in t = (m - 1) / (m + 1). NaN stays NaN.
-MP_INLINE Vec log_positive(Vec x) {
-  const VecI exponent = (VecI)((VecU)x - 0x3F3504F3u) >> 23;
-  const Vec m = (Vec)((VecU)x - ((VecU)exponent << 23));
-  const Vec n = __builtin_convertvector(exponent, Vec);
-  const Vec t = (m - broadcast(1.0f)) / (m + broadcast(1.0f)), tt = t * t;
-  Vec series = broadcast(1.0f / 9.0f);
-  for (const float factor : {1.0f / 7.0f, 1.0f / 5.0f, 1.0f / 3.0f})
-    series = series * tt + broadcast(factor);
-  const Vec twice = t + t;
-  const Vec low = twice * tt * series + n * broadcast(-2.12194440e-4f);
-  return n * broadcast(0.693359375f) + (twice + low) + (x - x);
 }
 
 void cross_entropy(const CrossEntropyArgs& args) {
@@ -95,12 +117,12 @@ void cross_entropy(const CrossEntropyArgs& args) {
     const float* x = args.logits + s * args.stride;
     const RowStatistics rows = turned ? turned_statistics(x, args.stride, count, args.classes)
                                       : row_statistics(x, args.stride, count, args.classes);
-    const Vec log_total = log_positive(rows.total);
+    const Vec log_sum = log1p_positive(rows.rest);
     for (int i = 0; i < count; ++i, x += args.stride) {
       const std::int32_t label = args.labels[s + i];
       const bool ignored = args.has_ignore && label == args.ignore;
       args.losses[s + i] =
-          ignored ? 0.0 : static_cast<double>(log_total[i]) + (rows.largest[i] - x[label]);
+          ignored ? 0.0 : static_cast<double>(log_sum[i]) + (rows.largest[i] - x[label]);
     }
   }
 }

@@ -1,4 +1,4 @@
-// Exponentials of vectors. Denormal results, infinities and NaN are as in libm.
+// Exponentials and logarithms of vectors. Denormal results, infinities and NaN are as in libm.
 #pragma once
 
 #include "cpu/kernels/simd.h"
@@ -54,6 +54,19 @@ MP_INLINE Vec expm1_negative(Vec x) {
   const Vec series = polynomial(
       r, {1.0f / 5040.0f, 1.0f / 720.0f, 1.0f / 120.0f, 1.0f / 24.0f, 1.0f / 6.0f, 0.5f});
   return fma(scale, fma(r * r, series, r), scale - broadcast(1.0f));
+}
+
+// log(1 + x) for finite x >= 0, within 2 ulp: 1 + x = 2^n m, m in [sqrt(1/2), sqrt(2)), log(m) =
+// 2 atanh(t) by its series in t = (m - 1) / (m + 1). NaN stays NaN.
+MP_INLINE Vec log1p_positive(Vec x) {
+  const Vec one = broadcast(1.0f), sum = x + one, lost = x - (sum - one);
+  const VecU power = (((VecU)sum - 0x3F3504F3u) >> 23) << 23;  // n << 23; sum >= 1, so n >= 0
+  const Vec n = __builtin_convertvector((VecI)(power >> 23), Vec);
+  const Vec f = ((Vec)((VecU)sum - power) - one) + lost * (Vec)(0x3F800000u - power);  // m - 1
+  const Vec t = f / (f + broadcast(2.0f)), tt = t * t, twice = t + t;
+  const Vec series = polynomial(tt, {1.0f / 9.0f, 1.0f / 7.0f, 1.0f / 5.0f, 1.0f / 3.0f});
+  const Vec low = twice * tt * series + n * broadcast(-2.12194440e-4f);
+  return n * broadcast(0.693359375f) + (twice + low) + (x - x);
 }
 
 }  // namespace
