@@ -18,12 +18,15 @@ __global__ void cross_entropy_kernel(CrossEntropyArgs args) {
     const float other = shuffle_xor(largest, mask);
     largest = other > largest ? other : largest;
   }
-  float sum = 0;  // sum
-  for (std::int64_t c = lane; c < args.classes; c += kWarpSize) sum += expf(x[c] - largest);
-  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
+  ExpSums sums;  // sum
+  for (std::int64_t c = lane; c < args.classes; c += kWarpSize) sums.add(x[c], largest);
+  for (int mask = kWarpSize / 2; mask > 0; mask /= 2) {
+    sums.below += shuffle_xor(sums.below, mask);
+    sums.largest += shuffle_xor(sums.largest, mask);
+  }
   if (lane != 0) return;
   const bool skipped = args.ignoring && label == args.ignored;
-  args.losses[row] = skipped ? 0.0f : logf(sum) + (largest - x[label]);
+  args.losses[row] = skipped ? 0.0f : sums.loss(largest, x[label]);
 }
 
 __global__ void sum_losses_kernel(SumLossesArgs args) {

@@ -1,5 +1,6 @@
-// Cross-entropy of a row of logits x: log(sum exp(x - max)) + max - x[label], float32; then the
-// mean over the batch, in float64 and in an order that depends on the batch alone.
+// Cross-entropy of a row of logits x: log(1 + rest) + max - x[label], float32, rest being the sum
+// of exp(x - max) without the maximum's own 1: beside it a small loss would be rounded away. Then
+// the mean over the batch, in float64 and in an order that depends on the batch alone.
 #pragma once
 
 #include <cmath>
@@ -14,15 +15,32 @@ namespace marketplace::gpu {
 // was cut into chunks.
 constexpr std::int64_t kLossBlock = 128;
 
-// NaN anywhere in the row makes the sum NaN.
+// Sums of exp(x - largest); the largest logits' ones are counted apart. NaN anywhere in the row
+// makes its loss NaN.
+struct ExpSums {
+  float below = 0;
+  int largest = 0;
+
+  __device__ void add(float x, float row_largest) {
+    const bool same = x == row_largest;
+    largest += same;
+    below += same ? 0.0f : expf(x - row_largest);
+  }
+  // Where the largest logit is infinite the loss is NaN.
+  __device__ float loss(float row_largest, float labelled) const {
+    const float rest = below + static_cast<float>(largest - 1) + (row_largest - row_largest);
+    return log1pf(rest) + (row_largest - labelled);
+  }
+};
+
 __device__ inline float sample_loss(const float* x, int classes, std::int32_t label, bool ignoring,
                                     std::int32_t ignored) {
   if (ignoring && label == ignored) return 0.0f;
   float largest = x[0];
   for (int c = 1; c < classes; ++c) largest = x[c] > largest ? x[c] : largest;
-  float sum = 0;
-  for (int c = 0; c < classes; ++c) sum += expf(x[c] - largest);
-  return logf(sum) + (largest - x[label]);
+  ExpSums sums;
+  for (int c = 0; c < classes; ++c) sums.add(x[c], largest);
+  return sums.loss(largest, x[label]);
 }
 
 struct CrossEntropyArgs {
