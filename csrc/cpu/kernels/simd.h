@@ -119,23 +119,25 @@ MP_INLINE void from_float(float x, BFloat16& out) {
 
 typedef std::uint16_t VecH __attribute__((vector_size(2 * MP_VECTOR_FLOATS)));
 
+MP_INLINE Vec from_bfloat16(VecH bits) {
+#if defined(__AVX512F__)
+  // the masked form: GCC 12 warns of the plain one's undefined operand (bug 105593)
+  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, (__m256i)bits) << 16);
+#elif defined(__AVX2__)
+  return (Vec)((VecU)_mm256_cvtepu16_epi32((__m128i)bits) << 16);
+#else
+  return (Vec)(__builtin_convertvector(bits, VecU) << 16);
+#endif
+}
+
 // A vector of elements as float32, and back.
 MP_INLINE Vec load_floats(const float* p) {
   return load(p);
 }
 MP_INLINE Vec load_floats(const BFloat16* p) {
-#if defined(__AVX512F__)
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  // the masked form: GCC 12 warns of the plain one's undefined operand (bug 105593)
-  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, bits) << 16);
-#elif defined(__AVX2__)
-  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return (Vec)((VecU)_mm256_cvtepu16_epi32(bits) << 16);
-#else
   VecH bits;
   std::memcpy(&bits, p, sizeof bits);
-  return (Vec)(__builtin_convertvector(bits, VecU) << 16);
-#endif
+  return from_bfloat16(bits);
 }
 
 MP_INLINE void store_floats(float* p, Vec v) {
@@ -167,7 +169,8 @@ MP_INLINE void store_floats(BFloat16* p, Vec v) {
   std::memcpy(static_cast<void*>(p), &narrow, sizeof narrow);
 }
 
-// The first `count` elements alone; the other lanes are zero, or left as they are in memory.
+// The first `count` elements alone, all of them at most; the other lanes are zero, or left as they
+// are in memory.
 #if defined(__AVX512F__)
 MP_INLINE __mmask16 first_lanes(int count) {
   return static_cast<__mmask16>((1u << count) - 1);
@@ -176,8 +179,7 @@ MP_INLINE Vec load_partial(const float* p, int count) {
   return (Vec)_mm512_maskz_loadu_ps(first_lanes(count), p);
 }
 MP_INLINE Vec load_partial(const BFloat16* p, int count) {
-  const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), p);
-  return (Vec)((VecU)_mm512_maskz_cvtepu16_epi32(0xFFFF, bits) << 16);
+  return from_bfloat16((VecH)_mm256_maskz_loadu_epi16(first_lanes(count), p));
 }
 MP_INLINE void store_partial(float* p, Vec v, int count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v);
@@ -186,17 +188,38 @@ MP_INLINE void store_partial(BFloat16* p, Vec v, int count) {
   _mm256_mask_storeu_epi16(p, first_lanes(count), to_bfloat16(v));
 }
 #else
-template <class T>
-MP_INLINE Vec load_partial(const T* p, int count) {
-  T spill[kVectorFloats] = {};
-  std::memcpy(static_cast<void*>(spill), p, sizeof(T) * count);
-  return load_floats(spill);
+// Lane by lane in a register: what several stores left cannot be loaded at once without a wait.
+MP_INLINE Vec load_partial(const float* p, int count) {
+#if defined(__AVX2__)
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return (Vec)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane));
+#else
+  Vec v{};
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectorFloats; ++i)
+    if (i < count) v[i] = p[i];
+  return v;
+#endif
+}
+MP_INLINE Vec load_partial(const BFloat16* p, int count) {
+  VecH bits{};
+#pragma GCC unroll 16
+  for (int i = 0; i < kVectorFloats; ++i)
+    if (i < count) bits[i] = p[i].bits;
+  return from_bfloat16(bits);
+}
+// By the bits of `count`, in sizes that the compiler knows: a copy of any other size is a call.
+template <int Most, class T>
+MP_INLINE void copy_up_to(T* to, const T* from, int count) {
+  const int now = count & Most;
+  if (now) std::memcpy(static_cast<void*>(to), from, sizeof(T) * Most);
+  if constexpr (Most > 1) copy_up_to<Most / 2>(to + now, from + now, count);
 }
 template <class T>
 MP_INLINE void store_partial(T* p, Vec v, int count) {
   T spill[kVectorFloats];
   store_floats(spill, v);
-  std::memcpy(static_cast<void*>(p), spill, sizeof(T) * count);
+  copy_up_to<kVectorFloats>(p, spill, count);
 }
 #endif
 template <class T>
