@@ -13,12 +13,12 @@
 namespace marketplace::cpu {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kUnbounded = std::numeric_limits<float>::infinity();
 // Either side of a vector, and of where rows are no longer turned.
 constexpr std::int64_t kClasses[] = {1,  2,  3,  4,  7,  8,  9,   15,  16,  17,  33,
                                      63, 64, 65, 66, 79, 80, 100, 127, 128, 129, 1000};
 
-double truth(const float* x, std::int64_t classes, std::int32_t label) {
+double exact_loss(const float* x, std::int64_t classes, std::int32_t label) {
   const float* largest = std::max_element(x, x + classes);
   double rest = 0;
   for (const float* each = x; each < x + classes; ++each)
@@ -55,8 +55,8 @@ TEST_CASE("cross-entropy: small losses keep their digits") {
       x[label] = 2;
       CAPTURE(classes);
       CAPTURE(gap);
-      CHECK(relative_error(loss_of(x, label), truth(x.data(), classes, label)) < 2e-6);
-      CHECK(relative_error(loss_of(x, 0), truth(x.data(), classes, 0)) < 2e-6);
+      CHECK(relative_error(loss_of(x, label), exact_loss(x.data(), classes, label)) < 2e-6);
+      CHECK(relative_error(loss_of(x, 0), exact_loss(x.data(), classes, 0)) < 2e-6);
     }
 }
 
@@ -78,7 +78,7 @@ TEST_CASE("cross-entropy: any logits, the largest among them several times") {
         CAPTURE(classes);
         CAPTURE(s);
         const float* row = x.data() + s * classes;
-        CHECK(relative_error(losses[s], truth(row, classes, labels[s])) < 1e-6);
+        CHECK(relative_error(losses[s], exact_loss(row, classes, labels[s])) < 1e-6);
         CHECK(losses[s] == loss_of({row, row + classes}, labels[s]));  // whatever its neighbours
       }
     }
@@ -90,16 +90,16 @@ TEST_CASE("cross-entropy: no logit that is not a number is lost, and no infinite
       CAPTURE(classes);
       CAPTURE(at);
       std::vector<float> x(classes, 1.0f);
-      for (const float bad : {std::nanf(""), kInfinity}) {
+      for (const float bad : {std::nanf(""), kUnbounded}) {
         x[at] = bad;
         CHECK(std::isnan(loss_of(x, 0)));
         CHECK(std::isnan(loss_of(x, static_cast<std::int32_t>(at))));
       }
-      x[at] = -kInfinity;
-      CHECK(loss_of(x, static_cast<std::int32_t>(at)) == kInfinity);
+      x[at] = -kUnbounded;
+      CHECK(loss_of(x, static_cast<std::int32_t>(at)) == kUnbounded);
       CHECK(loss_of(x, at == 0 ? 1 : 0) ==
             doctest::Approx(std::log(static_cast<double>(classes - 1))).epsilon(1e-6));
-      CHECK(std::isnan(loss_of(std::vector<float>(classes, -kInfinity), 0)));
+      CHECK(std::isnan(loss_of(std::vector<float>(classes, -kUnbounded), 0)));
     }
 }
 

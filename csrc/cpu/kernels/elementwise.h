@@ -78,16 +78,44 @@ void transpose(const void* in, void* out, std::int64_t samples, std::int64_t a, 
       for (std::int64_t i = 0; i < a; ++i) y[j * a + i] = x[i * b + j];
 }
 
+// Means of Lanes neighbours, each summed in the order of the axis.
+template <int Lanes, class T>
+MP_INLINE void mean_lanes(const T* x, T* y, std::int64_t axis, std::int64_t inner) {
+  double sums[Lanes] = {};
+  for (std::int64_t k = 0; k < axis; ++k)
+    for (int i = 0; i < Lanes; ++i) sums[i] += to_float(x[k * inner + i]);
+  for (int i = 0; i < Lanes; ++i)
+    from_float(static_cast<float>(sums[i] / static_cast<double>(axis)), y[i]);
+}
+
+// The mean of a line, in sums side by side: one alone would wait for every addition.
+template <class T>
+MP_INLINE void mean_line(const T* x, T* y, std::int64_t axis) {
+  constexpr int kSums = 8;
+  double sums[kSums] = {};
+  std::int64_t k = 0;
+  for (; k + kSums <= axis; k += kSums)
+    for (int i = 0; i < kSums; ++i) sums[i] += to_float(x[k + i]);
+  for (int i = 0; k < axis; ++k, ++i) sums[i] += to_float(x[k]);
+  for (int half = kSums / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  from_float(static_cast<float>(sums[0] / static_cast<double>(axis)), *y);
+}
+
 template <class T>
 void mean(const void* in, void* out, std::int64_t outer, std::int64_t axis, std::int64_t inner) {
   const T* x = static_cast<const T*>(in);
   T* y = static_cast<T*>(out);
-  for (std::int64_t o = 0; o < outer; ++o)
-    for (std::int64_t i = 0; i < inner; ++i) {
-      double sum = 0;
-      for (std::int64_t k = 0; k < axis; ++k) sum += to_float(x[(o * axis + k) * inner + i]);
-      from_float(static_cast<float>(sum / static_cast<double>(axis)), y[o * inner + i]);
+  for (std::int64_t o = 0; o < outer; ++o, x += axis * inner, y += inner) {
+    if (inner == 1) {
+      mean_line(x, y, axis);
+      continue;
     }
+    std::int64_t i = 0;
+    for (; i + 16 <= inner; i += 16) mean_lanes<16>(x + i, y + i, axis, inner);
+    for (; i + 4 <= inner; i += 4) mean_lanes<4>(x + i, y + i, axis, inner);
+    for (; i < inner; ++i) mean_lanes<1>(x + i, y + i, axis, inner);
+  }
 }
 
 template <class T>

@@ -21,43 +21,39 @@ struct Lanes {
   int count;
 };
 
-template <class T>
-MP_INLINE Vec load_lanes(const T* p, Lanes lanes) {
-  return lanes.count == kVectorFloats ? load_floats(p) : load_partial(p, lanes.count);
-}
-template <class T>
-MP_INLINE void store_lanes(T* p, Vec v, Lanes lanes) {
-  if (lanes.count == kVectorFloats)
-    store_floats(p, v);
-  else
-    store_partial(p, v, lanes.count);
-}
 MP_INLINE Vec parameter_lanes(const float* values, float otherwise, Lanes lanes) {
-  return values ? load_lanes(values + lanes.first, lanes) : broadcast(otherwise);
+  return values ? load_lanes(values + lanes.first, lanes.count) : broadcast(otherwise);
 }
 
-// Mean over rows of x - shift, or of its square, for one vector of channels. Four sums side by side
-// hide the latency of an addition.
+// Adds over rows, per lane, x - shift or its square. Four sums side by side hide the latency of an
+// addition.
 template <class T, bool Square>
-MP_INLINE Vec mean_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec shift,
-                        Lanes lanes) {
-  double sums[kVectorFloats] = {};
+MP_INLINE void sum_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec shift, int count,
+                        double (&sums)[kVectorFloats]) {
   for (std::int64_t first = 0; first < rows; first += kSumBlock) {
     const std::int64_t end = first + kSumBlock < rows ? first + kSumBlock : rows;
     Vec block[4] = {};
     std::int64_t r = first;
     for (; r + 4 <= end; r += 4)
       for (int i = 0; i < 4; ++i) {
-        const Vec d = load_lanes(x + (r + i) * stride, lanes) - shift;
+        const Vec d = load_lanes(x + (r + i) * stride, count) - shift;
         block[i] += Square ? d * d : d;
       }
     for (; r < end; ++r) {
-      const Vec d = load_lanes(x + r * stride, lanes) - shift;
+      const Vec d = load_lanes(x + r * stride, count) - shift;
       block[0] += Square ? d * d : d;
     }
     const Vec sum = (block[0] + block[1]) + (block[2] + block[3]);
     for (int c = 0; c < kVectorFloats; ++c) sums[c] += sum[c];
   }
+}
+
+// Mean over rows of x - shift, or of its square, for one vector of channels.
+template <class T, bool Square>
+MP_INLINE Vec mean_rows(const T* x, std::int64_t rows, std::int64_t stride, Vec shift,
+                        Lanes lanes) {
+  double sums[kVectorFloats] = {};
+  sum_rows<T, Square>(x, rows, stride, shift, lanes.count, sums);
   Vec mean;
   for (int c = 0; c < kVectorFloats; ++c)
     mean[c] = static_cast<float>(sums[c] / static_cast<double>(rows));
@@ -71,20 +67,21 @@ struct Affine {
 
 template <class T>
 MP_INLINE Vec normalise(const T* x, const Affine& affine, Lanes lanes) {
-  return max((load_lanes(x, lanes) - affine.mean) * affine.scale + affine.shift, affine.floor);
+  return max((load_lanes(x, lanes.count) - affine.mean) * affine.scale + affine.shift,
+             affine.floor);
 }
 
 template <class T>
 MP_INLINE Affine channel_affine(const T* x, const NormArgs& args, Lanes lanes) {
   if (!args.fixed) {
     const Vec mean = mean_rows<T, false>(x, args.rows, args.channels, Vec{}, lanes);
-    store_lanes(args.mean + lanes.first, mean, lanes);
+    store_lanes(args.mean + lanes.first, mean, lanes.count);
     store_lanes(args.variance + lanes.first,
-                mean_rows<T, true>(x, args.rows, args.channels, mean, lanes), lanes);
+                mean_rows<T, true>(x, args.rows, args.channels, mean, lanes), lanes.count);
   }
-  Vec deviation = load_lanes(args.variance + lanes.first, lanes) + broadcast(args.eps);
+  Vec deviation = load_lanes(args.variance + lanes.first, lanes.count) + broadcast(args.eps);
   for (int c = 0; c < kVectorFloats; ++c) deviation[c] = sqrtf(deviation[c]);
-  return {load_lanes(args.mean + lanes.first, lanes),
+  return {load_lanes(args.mean + lanes.first, lanes.count),
           parameter_lanes(args.weight, 1.0f, lanes) / deviation,
           parameter_lanes(args.bias, 0.0f, lanes), broadcast(args.relu ? 0.0f : -__builtin_inff())};
 }
@@ -102,7 +99,7 @@ MP_INLINE void normalise_pooled(const T* x, T* y, const PoolArgs& pool, const Af
               (oh * pool.kernel[0] + kh) * pool.width + ow * pool.kernel[1] + kw;
           best = max(normalise(x + pixel * pool.channels, affine, lanes), best);
         }
-      store_lanes(y, best, lanes);
+      store_lanes(y, best, lanes.count);
     }
 }
 
@@ -111,7 +108,8 @@ MP_INLINE void norm_lanes(const T* x, T* y, const NormArgs& args, Lanes lanes) {
   const Affine affine = channel_affine(x, args, lanes);
   if (args.pool) return normalise_pooled(x, y, *args.pool, affine, lanes);
   for (std::int64_t r = 0; r < args.rows; ++r)
-    store_lanes(y + r * args.channels, normalise(x + r * args.channels, affine, lanes), lanes);
+    store_lanes(y + r * args.channels, normalise(x + r * args.channels, affine, lanes),
+                lanes.count);
 }
 
 template <class T>
@@ -131,20 +129,28 @@ void channel_norm(const NormArgs& args) {
   }
 }
 
-// Sum of one line, in blocks as above.
+// Sum over one line of x - shift or its square, in float64.
+template <class T, bool Square>
+MP_INLINE double sum_elements(const T* x, std::int64_t count, float shift) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float d = to_float(x[i]) - shift;
+    sum += Square ? d * d : d;
+  }
+  return sum;
+}
+
+// The same, of longer lines lane by lane over vectors, then over lanes and what is left: one sum
+// would wait for every addition.
 template <class T, bool Square>
 MP_INLINE double sum_line(const T* x, std::int64_t count, float shift) {
-  double total = 0;
-  for (std::int64_t first = 0; first < count; first += kSumBlock) {
-    const std::int64_t end = first + kSumBlock < count ? first + kSumBlock : count;
-    float block = 0;
-    for (std::int64_t i = first; i < end; ++i) {
-      const float d = to_float(x[i]) - shift;
-      block += Square ? d * d : d;
-    }
-    total += block;
-  }
-  return total;
+  if (count < 4 * kVectorFloats) return sum_elements<T, Square>(x, count, shift);
+  double sums[kVectorFloats] = {};
+  const std::int64_t vectors = count / kVectorFloats, whole = vectors * kVectorFloats;
+  sum_rows<T, Square>(x, vectors, kVectorFloats, broadcast(shift), kVectorFloats, sums);
+  for (int half = kVectorFloats / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  return sums[0] + sum_elements<T, Square>(x + whole, count - whole, shift);
 }
 
 template <class T>
