@@ -26,10 +26,12 @@ struct ExpSums {
     largest += same;
     below += same ? 0.0f : expf(x - row_largest);
   }
-  // Where the largest logit is infinite the loss is NaN.
+  // Where the largest logit is infinite the loss is NaN. The logarithm of a rounded sum, and what
+  // the rounding took.
   __device__ float loss(float row_largest, float labelled) const {
     const float rest = below + static_cast<float>(largest - 1) + (row_largest - row_largest);
-    return log1pf(rest) + (row_largest - labelled);
+    const float sum = 1.0f + rest;
+    return logf(sum) + (rest - (sum - 1.0f)) / sum + (row_largest - labelled);
   }
 };
 
