@@ -18,6 +18,7 @@ constexpr std::int64_t kOnDemandTileBytes = 16 << 20;
 constexpr std::int64_t kPanelBudgetBytes = 48 << 20;
 constexpr std::int64_t kPartialLosses = 1 << 21;
 constexpr std::int64_t kMostBlocks = 64;
+constexpr std::int64_t kMostRows = 1 << 20;
 
 // Copies results to (P, B, each).
 class Results final : public Sink {
@@ -209,6 +210,17 @@ void CpuExecutor::run_vendor(Workspace& workspace, std::size_t level,
   run_program(programs_[level], typed_, element_bytes_, args);
 }
 
+std::int64_t CpuExecutor::rows_per_weight(const Plan& plan) const {
+  std::int64_t products = 0, weights = 1;
+  for (std::size_t i = 0; i < programs_.size(); ++i) {
+    const auto rows = static_cast<std::int64_t>(plan.levels[i].vendor.size());
+    products += rows * flops_[i] / 2;
+    weights += rows * models_[i]->parameter_count();
+  }
+  if (products == 0) return kMostRows;  // nothing to read that samples could share
+  return std::max<std::int64_t>(1, products / weights);
+}
+
 void CpuExecutor::plan_job(Job& job) {
   prepare_panels(job.weights, &job.plan);
   const bool whole = whole_batch_ && !job.inference;
@@ -220,8 +232,9 @@ void CpuExecutor::plan_job(Job& job) {
       whole ? 1 : std::clamp<std::int64_t>(kPartialLosses / paths, 1, std::min(batch, kMostBlocks));
   prepare_workspaces(job.tile);
   if (job.leader) job.leader->assign(programs_.size(), {});
-  if (blocks != schedule_.blocks || repacks() != schedule_.repacks || job.plan != schedule_.plan)
-    schedule_ = make_schedule(job.plan, blocks, repacks(), flops_, pool_->threads());
+  const Grain grain{blocks, batch * rows_per_weight(job.plan), repacks()};
+  if (!schedule_.suits(job.plan, grain))
+    schedule_ = make_schedule(job.plan, grain, flops_, pool_->threads());
   job.schedule = &schedule_;
 }
 

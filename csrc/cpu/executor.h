@@ -55,6 +55,8 @@ class CpuExecutor : public Executor {
   void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
                    Workspace& workspace);
   void prepare_workspaces(std::int64_t tile);
+  // Rows of one sample that meet a weight, on average over all that a plan runs.
+  std::int64_t rows_per_weight(const Plan& plan) const;
   // Sets schedule and tile.
   void plan_job(Job& job);
   void run_job(const Job& job);

@@ -8,6 +8,10 @@ namespace marketplace::cpu {
 namespace {
 
 constexpr double kTasksPerThread = 8;
+// Where every task packs panels or runs its root once more, that costs more than uneven threads.
+constexpr double kPackingTasksPerThread = 2;
+// Rows that fill a product's tile, and the fewest for which a thread may read all weights again.
+constexpr std::int64_t kFullRows = 12, kFewestRows = 4;
 
 Schedule::Children children_of(const Plan::Level& level, std::int64_t parents) {
   Schedule::Children children;
@@ -19,6 +23,12 @@ Schedule::Children children_of(const Plan::Level& level, std::int64_t parents) {
   for (std::size_t r = 0; r < level.parent.size(); ++r)
     children.rows[next[level.parent[r]]++] = static_cast<std::int32_t>(r);
   return children;
+}
+
+std::int64_t child_count(const Schedule& schedule, std::int64_t root) {
+  if (schedule.children.empty()) return 0;
+  const std::vector<std::int64_t>& begin = schedule.children[0].begin;
+  return begin[root + 1] - begin[root];
 }
 
 // Cost of every root's subtree for one sample.
@@ -40,14 +50,35 @@ std::vector<std::int64_t> subtree_costs(const Schedule& schedule,
   return below;
 }
 
-// Tasks that the costliest root is cut into, so that all threads stay busy.
-std::int64_t wanted_pieces(const std::vector<std::int64_t>& costs, int threads) {
+// Tasks that the costliest root is cut into, so that every thread has `each`.
+std::int64_t wanted_pieces(const std::vector<std::int64_t>& costs, int threads, double each) {
   if (threads == 1) return 1;
   std::int64_t total = 0;
   for (std::int64_t cost : costs) total += cost;
   const std::int64_t heaviest = *std::max_element(costs.begin(), costs.end());
   const double even_roots = static_cast<double>(total) / static_cast<double>(heaviest);
-  return static_cast<std::int64_t>(kTasksPerThread * threads / even_roots + 0.999);
+  return static_cast<std::int64_t>(each * threads / even_roots + 0.999);
+}
+
+// Chunks of fewer rows spend their time on reading weights; those that give every thread its first
+// task may be smaller.
+std::int64_t most_chunks(const Grain& grain, std::int64_t first_tasks) {
+  const std::int64_t most =
+      std::max(grain.rows / kFullRows, std::min(grain.rows / kFewestRows, first_tasks));
+  return std::clamp<std::int64_t>(most, 1, grain.blocks);
+}
+
+// Cuts the roots into chunks, and where panels are made on demand rather by their children: another
+// chunk packs all vendors once more, another part only runs the root once more.
+std::int64_t choose_parts(Schedule& schedule, std::int64_t heaviest_root,
+                          const std::vector<std::int64_t>& costs, int threads) {
+  const double each = schedule.repacks ? kPackingTasksPerThread : kTasksPerThread;
+  const std::int64_t pieces = wanted_pieces(costs, threads, each);
+  const std::int64_t most_parts = schedule.repacks ? child_count(schedule, heaviest_root) : 1;
+  const std::int64_t parts = std::clamp<std::int64_t>(most_parts, 1, pieces);
+  const std::int64_t first_tasks = wanted_pieces(costs, threads, 1);
+  schedule.chunks = std::clamp<std::int64_t>(pieces / parts, 1, most_chunks(schedule, first_tasks));
+  return parts;
 }
 
 std::vector<std::int64_t> costliest_first(const Schedule& schedule,
@@ -62,12 +93,8 @@ std::vector<std::int64_t> costliest_first(const Schedule& schedule,
 
 // One root in `parts` tasks a chunk, as far as it has children.
 void add_tasks(Schedule& schedule, std::int64_t root, std::int64_t parts) {
-  std::int64_t first = 0, count = 0;
-  if (!schedule.children.empty()) {
-    const std::vector<std::int64_t>& begin = schedule.children[0].begin;
-    first = begin[root];
-    count = begin[root + 1] - first;
-  }
+  const std::int64_t count = child_count(schedule, root);
+  const std::int64_t first = count > 0 ? schedule.children[0].begin[root] : 0;
   parts = std::clamp<std::int64_t>(count, 1, parts);
   for (std::int64_t chunk = 0; chunk < schedule.chunks; ++chunk)
     for (std::int64_t part = 0; part < parts; ++part)
@@ -77,12 +104,9 @@ void add_tasks(Schedule& schedule, std::int64_t root, std::int64_t parts) {
 
 }  // namespace
 
-Schedule make_schedule(const Plan& plan, std::int64_t blocks, bool repacks,
-                       const std::vector<std::int64_t>& flops, int threads) {
-  Schedule schedule;
-  schedule.plan = plan;
-  schedule.blocks = blocks;
-  schedule.repacks = repacks;
+Schedule make_schedule(const Plan& plan, const Grain& grain, const std::vector<std::int64_t>& flops,
+                       int threads) {
+  Schedule schedule(plan, grain);
   for (std::size_t i = 0; i + 1 < plan.levels.size(); ++i)
     schedule.children.push_back(
         children_of(plan.levels[i + 1], static_cast<std::int64_t>(plan.levels[i].vendor.size())));
@@ -90,13 +114,8 @@ Schedule make_schedule(const Plan& plan, std::int64_t blocks, bool repacks,
   schedule.leader_row = leader_rows(plan);
   const std::vector<std::int64_t> costs = subtree_costs(schedule, flops);
   const std::vector<std::int64_t> roots = costliest_first(schedule, costs);
-  const std::int64_t pieces = wanted_pieces(costs, threads);
-  // Another chunk packs a vendor's panels once more; another part only runs the root once more.
-  const bool by_children =
-      repacks && !schedule.children.empty() &&
-      schedule.children[0].begin[roots[0] + 1] - schedule.children[0].begin[roots[0]] >= pieces;
-  if (!by_children) schedule.chunks = std::clamp<std::int64_t>(pieces, 1, blocks);
-  for (const std::int64_t root : roots) add_tasks(schedule, root, by_children ? pieces : 1);
+  const std::int64_t parts = choose_parts(schedule, roots[0], costs, threads);
+  for (const std::int64_t root : roots) add_tasks(schedule, root, parts);
   return schedule;
 }
 

@@ -20,8 +20,18 @@ class Sink {
   ~Sink() = default;
 };
 
+// How finely a call may be cut, whatever the number of threads.
+struct Grain {
+  // A block of samples is summed by one thread, in order, so sums depend on the blocks alone.
+  std::int64_t blocks = 0;
+  // Rows of the whole batch that meet a weight, on average over the plan's weights.
+  std::int64_t rows = 1;
+  bool repacks = false;  // panels are made on demand, for every task anew
+  bool operator==(const Grain&) const = default;
+};
+
 // A plan's tasks. Kept from call to call, so that a repeated one allocates nothing.
-struct Schedule {
+struct Schedule : Grain {
   // A root, some of its children with all that is below them, and a chunk of the batch.
   struct Task {
     std::int64_t root, chunk;
@@ -35,19 +45,22 @@ struct Schedule {
   };
 
   Plan plan;
-  bool repacks = false;  // panels are made on demand, for every task anew
-  // A block of samples is summed by one thread, in order, so sums depend on the blocks alone; a
-  // chunk is some blocks for one task.
-  std::int64_t blocks = 0, chunks = 1;
+  std::int64_t chunks = 1;  // of some blocks each, for one task
   std::vector<Children> children;
   std::vector<std::vector<char>> used;   // rows that lead to a path
   std::vector<std::int64_t> leader_row;  // per level, -1 where no used row is the leader's
   std::vector<Task> tasks;               // the most costly first
+
+  Schedule() = default;
+  Schedule(const Plan& all, const Grain& grain) : Grain(grain), plan(all) {}
+  bool suits(const Plan& wanted, const Grain& grain) const {
+    return static_cast<const Grain&>(*this) == grain && plan == wanted;
+  }
 };
 
 // Some tasks for every thread. flops: of one sample, per level.
-Schedule make_schedule(const Plan& plan, std::int64_t blocks, bool repacks,
-                       const std::vector<std::int64_t>& flops, int threads);
+Schedule make_schedule(const Plan& plan, const Grain& grain, const std::vector<std::int64_t>& flops,
+                       int threads);
 
 struct Job {
   const Plan& plan;
