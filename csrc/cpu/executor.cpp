@@ -66,6 +66,8 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
     flops_.push_back(programs_.back().flops);
     whole_batch_ = whole_batch_ || needs_whole_batch(models_[i]->graph());
   }
+  for (const Program& program : programs_)
+    pieces_.push_back(pack_pieces(program, kernels_, dtype_));
   head_ = std::make_unique<WideHead>(programs_.back(), *models_.back(), kernels_, dtype_);
   panels_.resize(models_.size());
   base_plan_.levels.assign(models_.size(), {{0}, {0}});
@@ -125,35 +127,61 @@ std::int64_t CpuExecutor::kept_bytes(std::size_t level,
 }
 
 void CpuExecutor::prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan) {
+  base_versions_.clear();
   choose_panels(weights, plan != nullptr);
   for (auto& workspace : workspaces_) workspace->panel_vendor.assign(programs_.size(), -1);
   pack_tasks_.clear();
   for (std::size_t i = 0; i < programs_.size(); ++i) {
     if (on_demand_[i]) continue;
-    const bool head = wide_ && i + 1 == programs_.size();
-    const std::int64_t count = weights[i].count;
     panels_[i].reserve(kept_bytes(i, weights));
-    find_needed(plan, i, count, needed_);
-    const std::int64_t each = head ? head_->group_vendors() : 1;
-    for (std::int64_t v = 0; v < count; v += each)
-      if (std::count(needed_.begin() + v, needed_.begin() + std::min(count, v + each), 1) > 0)
-        pack_tasks_.push_back({i, v / each});
+    add_pack_tasks(i, weights[i], plan);
   }
   pool_->run(static_cast<std::int64_t>(pack_tasks_.size()), [&](std::int64_t index, int thread) {
-    const auto [level, item] = pack_tasks_[index];
-    pack_panels(level, weights[level], item, *workspaces_[thread]);
+    const PackTask& task = pack_tasks_[index];
+    run_pack_task(task, weights[task.level], *workspaces_[thread]);
   });
 }
 
-void CpuExecutor::pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
-                              Workspace& workspace) {
-  const Program& program = programs_[level];
+void CpuExecutor::prepare_base_panels() {
+  const auto unchanged = [](const auto& model, std::uint64_t version) {
+    return model->weights().version() == version;
+  };
+  if (std::equal(models_.begin(), models_.end(), base_versions_.begin(), base_versions_.end(),
+                 unchanged))
+    return;
+  prepare_panels(base_weights_, &base_plan_);
+  for (const auto& model : models_) base_versions_.push_back(model->weights().version());
+}
+
+void CpuExecutor::add_pack_tasks(std::size_t level, const VendorWeights& weights,
+                                 const Plan* plan) {
   const bool head = wide_ && level + 1 == programs_.size();
+  const std::int64_t count = weights.count, each = head ? head_->group_vendors() : 1;
+  find_needed(plan, level, count, needed_);
+  for (std::int64_t v = 0; v < count; v += each) {
+    if (std::count(needed_.begin() + v, needed_.begin() + std::min(count, v + each), 1) == 0)
+      continue;
+    if (head || is_drawn(weights, v))
+      pack_tasks_.push_back({level, v / each, nullptr});
+    else
+      for (const PackPiece& piece : pieces_[level]) pack_tasks_.push_back({level, v, &piece});
+  }
+}
+
+void CpuExecutor::run_pack_task(const PackTask& task, const VendorWeights& weights,
+                                Workspace& workspace) {
+  const Program& program = programs_[task.level];
+  const Model& model = *models_[task.level];
+  const bool head = wide_ && task.level + 1 == programs_.size();
   const std::int64_t floats = head ? head_->staging_floats() : program.staging_floats;
   auto* staging = reinterpret_cast<float*>(workspace.staging.reserve(floats * 4));
-  if (head) return head_->pack(weights, index, staging, panels_[level].get());
-  pack_vendor(program, kernels_, typed_, *models_[level], weights, index, staging,
-              panels_[level].get() + index * program.packed_bytes);
+  std::byte* panels = panels_[task.level].get();
+  if (head) return head_->pack(weights, task.item, staging, panels);
+  std::byte* packed = panels + task.item * program.packed_bytes;
+  if (task.piece)
+    pack_piece(*task.piece, kernels_, typed_, model, weights, task.item, staging, packed);
+  else
+    pack_vendor(program, kernels_, typed_, model, weights, task.item, staging, packed);
 }
 
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {
@@ -222,7 +250,10 @@ std::int64_t CpuExecutor::rows_per_weight(const Plan& plan) const {
 }
 
 void CpuExecutor::plan_job(Job& job) {
-  prepare_panels(job.weights, &job.plan);
+  if (job.inference)
+    prepare_base_panels();
+  else
+    prepare_panels(job.weights, &job.plan);
   const bool whole = whole_batch_ && !job.inference;
   const std::int64_t batch = job.batch.size;
   job.tile = whole ? batch : tile_samples(batch);

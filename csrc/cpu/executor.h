@@ -42,6 +42,12 @@ class CpuExecutor : public Executor {
     std::vector<std::int64_t> panel_vendor;  // whose weights they hold, -1 for nobody's
   };
 
+  struct PackTask {
+    std::size_t level;
+    std::int64_t item;       // a vendor, or a group of vendors of the wide head
+    const PackPiece* piece;  // of a vendor's weights, null for all of them
+  };
+
   // Samples that run at once: of one level alone, and of all levels on top of one another.
   std::int64_t level_tile(std::size_t level, std::int64_t batch) const;
   std::int64_t tile_samples(std::int64_t batch) const;
@@ -52,8 +58,11 @@ class CpuExecutor : public Executor {
   std::int64_t kept_bytes(std::size_t level, const std::vector<VendorWeights>& weights) const;
   // Of the vendors that a plan has, or of all; with a plan, `wide` where that pays.
   void prepare_panels(const std::vector<VendorWeights>& weights, const Plan* plan);
-  void pack_panels(std::size_t level, const VendorWeights& weights, std::int64_t index,
-                   Workspace& workspace);
+  // Those of the base weights alone, which stay until somebody changes a weight or needs the
+  // memory.
+  void prepare_base_panels();
+  void add_pack_tasks(std::size_t level, const VendorWeights& weights, const Plan* plan);
+  void run_pack_task(const PackTask& task, const VendorWeights& weights, Workspace& workspace);
   void prepare_workspaces(std::int64_t tile);
   // Rows of one sample that meet a weight, on average over all that a plan runs.
   std::int64_t rows_per_weight(const Plan& plan) const;
@@ -76,11 +85,13 @@ class CpuExecutor : public Executor {
   const TypedKernels& typed_;
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Program> programs_;
+  std::vector<std::vector<PackPiece>> pieces_;  // per level
   std::unique_ptr<WideHead> head_;
   bool whole_batch_ = false;
   bool wide_ = false;            // the panels of the last level are the wide head's
   std::vector<bool> on_demand_;  // per level: panels of all vendors would not fit the budget
   std::vector<Buffer> panels_;   // per level, (V, packed_bytes)
+  std::vector<std::uint64_t> base_versions_;  // of the base weights that panels_ hold, else none
   std::vector<std::unique_ptr<Workspace>> workspaces_;  // per thread
   Buffer path_results_[2];  // (B, output) of one level and of the next, when samples part ways
 
@@ -96,10 +107,6 @@ class CpuExecutor : public Executor {
   };
 
   // What a call works out, kept so that the next one of its kind allocates nothing.
-  struct PackTask {
-    std::size_t level;
-    std::int64_t item;  // a vendor, or a group of vendors of the wide head
-  };
   Schedule schedule_;
   LossSums loss_sums_;
   PathTiles path_tiles_;

@@ -1,79 +1,88 @@
 // One vendor's weights, made from the base weights and the vendor's delta on the way into panels.
 #include <algorithm>
-#include <cstring>
 
 #include "cpu/program.h"
+#include "cpu/winograd.h"
 
 namespace marketplace::cpu {
+namespace {
 
-void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
-                      std::int64_t vendor, int id, float* out) {
-  const float* base = model.data(id);
-  const std::int64_t count = model.size(id), offset = model.offset(id);
+constexpr std::int64_t kPieceWeights = 1 << 15;
+
+// Elements [first, first + count) of a parameter, all of them where they are drawn: read where they
+// lie if they lie somewhere, else made in `staging`.
+const float* vendor_values(const KernelTable& kernels, const Model& model,
+                           const VendorWeights& weights, std::int64_t vendor, int id,
+                           std::int64_t first, std::int64_t count, float* staging) {
+  const float* base = model.data(id) + first;
+  const std::int64_t offset = model.offset(id) + first;
   switch (weights.kind) {
     case VendorWeights::Kind::base: break;
     case VendorWeights::Kind::seeded:
-      if (weights.seeds[vendor] == 0) break;
+      if (!is_drawn(weights, vendor)) break;
       kernels.perturb(weights.seeds[vendor], model.counter(id), weights.seeded_amplitude(vendor),
-                      base, out, count);
-      return;
+                      base, staging, count);
+      return staging;
     case VendorWeights::Kind::scaled:
-      kernels.add_scaled(base, weights.values->data() + offset, weights.scales[vendor], out, count);
-      return;
+      kernels.add_scaled(base, weights.values->data() + offset, weights.scales[vendor], staging,
+                         count);
+      return staging;
     case VendorWeights::Kind::explicit_:
-      base = weights.values->data() + vendor * model.parameter_count() + offset;
-      break;
+      return weights.values->data() + vendor * model.parameter_count() + offset;
   }
-  std::copy(base, base + count, out);
+  return base;
 }
 
-namespace {
+// What a packer gets: (columns, depth) values of every group, and room for the kernel.
+struct Columns {
+  std::int64_t count;
+  const float* values;
+  float* staging;
+  std::byte* panel;
+};
 
-// staging: the parameter itself, then room for the kernel.
-void pack_contraction(const Step& step, const TypedKernels& typed, float* staging,
-                      std::byte* panel) {
+void pack_contraction(const Step& step, const TypedKernels& typed, const Columns& columns) {
   const Contraction& c = step.contraction;
-  const auto depth = static_cast<std::int64_t>(c.target.size());
   PackArgs args{};
-  args.columns = c.columns;
+  args.columns = columns.count;
   args.runs = static_cast<std::int64_t>(c.run_offset.size());
   args.run_length = c.run_length;
   args.panel_depth = c.panel_depth;
   args.target = c.target.data();
-  args.staging = staging + c.groups * c.columns * depth;
+  args.staging = columns.staging;
   for (std::int64_t g = 0; g < c.groups; ++g) {
-    args.weights = staging + g * c.columns * depth;
-    args.panel = panel + g * c.panel_bytes;
+    args.weights = columns.values + g * columns.count * static_cast<std::int64_t>(c.target.size());
+    args.panel = columns.panel + g * c.panel_bytes;
     typed.pack_panel(args);
   }
 }
 
-void pack_winograd(const Step& step, const TypedKernels& typed, float* staging, std::byte* panel) {
+void pack_winograd(const Step& step, const TypedKernels& typed, const Columns& columns) {
   WinogradPackArgs args{};
   args.outputs = step.winograd.outputs;
-  args.weights = staging;
-  args.columns = step.winograd.columns;
+  args.weights = columns.values;
+  args.columns = columns.count;
   args.channels = step.winograd.channels;
   args.target = step.contraction.target.data();
-  args.panel = panel;
-  args.staging = staging + args.columns * args.channels * 9;
+  args.panel = columns.panel;
+  args.staging = columns.staging;
   typed.winograd_pack(args);
 }
 
-void pack_grouped(const Step& step, const TypedKernels& typed, float* staging, std::byte* panel) {
+void pack_grouped(const Step& step, const TypedKernels& typed, const Columns& columns) {
   const Contraction& c = step.contraction;
   GroupedPackArgs args{};
-  args.weights = staging;
-  args.columns = c.groups * c.columns;
+  args.weights = columns.values;
+  args.columns = c.groups * columns.count;
   args.depth = static_cast<std::int64_t>(c.target.size());
   args.group_inputs = c.group_input;
-  args.group_outputs = c.columns;
+  args.group_outputs = columns.count;
   args.target = c.target.data();
-  args.panel = reinterpret_cast<float*>(panel);
+  args.panel = reinterpret_cast<float*>(columns.panel);
   typed.grouped_pack(args);
 }
 
-using Packer = void (*)(const Step&, const TypedKernels&, float* staging, std::byte* panel);
+using Packer = void (*)(const Step&, const TypedKernels&, const Columns&);
 
 // Null for steps whose parameters are read as they are.
 Packer packer(StepKind kind) {
@@ -85,23 +94,81 @@ Packer packer(StepKind kind) {
   }
 }
 
+bool has_weights(const Step& step) {
+  return step.weight_at >= 0 || step.bias_at >= 0;
+}
+
+PackPiece whole_step(const Step& step) {
+  const bool winograd = step.kind == StepKind::winograd;
+  return {&step, 0, winograd ? step.winograd.columns : step.contraction.columns};
+}
+
+// Bytes of one packed column, where a step's blocks of columns follow one another; else 0.
+std::int64_t column_bytes(const Step& step, const KernelTable& kernels, DType dtype) {
+  if (step.kind == StepKind::winograd)
+    return winograd_panel_bytes(step.winograd, dtype, kernels) /
+           padded_columns(step.winograd.columns, kernels);
+  const bool single = step.kind == StepKind::contract && step.contraction.groups == 1;
+  return single ? step.contraction.panel_depth * size_bytes(dtype) : 0;
+}
+
 }  // namespace
+
+bool is_drawn(const VendorWeights& weights, std::int64_t vendor) {
+  return weights.kind == VendorWeights::Kind::seeded && weights.seeds[vendor] != 0;
+}
+
+void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
+                      std::int64_t vendor, int id, float* out) {
+  const std::int64_t count = model.size(id);
+  const float* values = vendor_values(kernels, model, weights, vendor, id, 0, count, out);
+  if (values != out) std::copy_n(values, count, out);
+}
+
+std::vector<PackPiece> pack_pieces(const Program& program, const KernelTable& kernels,
+                                   DType dtype) {
+  const std::int64_t block = kernels.vector_floats * kernels.tile_vectors;
+  std::vector<PackPiece> pieces;
+  for (const Step& step : program.steps) {
+    if (!has_weights(step)) continue;
+    const PackPiece whole = whole_step(step);
+    const std::int64_t bytes = column_bytes(step, kernels, dtype);
+    const auto depth = static_cast<std::int64_t>(step.contraction.target.size());
+    const std::int64_t each = std::max<std::int64_t>(1, kPieceWeights / (depth * block)) * block;
+    if (bytes == 0)
+      pieces.push_back(whole);
+    else
+      for (std::int64_t first = 0; first < whole.columns; first += each)
+        pieces.push_back({&step, first, std::min(each, whole.columns - first), first * bytes});
+  }
+  return pieces;
+}
+
+void pack_piece(const PackPiece& piece, const KernelTable& kernels, const TypedKernels& typed,
+                const Model& model, const VendorWeights& weights, std::int64_t vendor,
+                float* staging, std::byte* packed) {
+  const Step& step = *piece.step;
+  if (const Packer pack = packer(step.kind)) {
+    const auto depth = static_cast<std::int64_t>(step.contraction.target.size());
+    const std::int64_t count = step.contraction.groups * piece.columns * depth;
+    const float* values = vendor_values(kernels, model, weights, vendor, step.weight,
+                                        piece.first * depth, count, staging);
+    pack(step, typed, {piece.columns, values, staging + count, packed + step.weight_at + piece.at});
+  } else if (step.weight_at >= 0) {
+    vendor_parameter(kernels, model, weights, vendor, step.weight,
+                     reinterpret_cast<float*>(packed + step.weight_at));
+  }
+  if (step.bias_at >= 0 && piece.first == 0)
+    vendor_parameter(kernels, model, weights, vendor, step.bias,
+                     reinterpret_cast<float*>(packed + step.bias_at));
+}
 
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,
                  float* staging, std::byte* packed) {
-  for (const Step& step : program.steps) {
-    if (const Packer pack = packer(step.kind)) {
-      vendor_parameter(kernels, model, weights, vendor, step.weight, staging);
-      pack(step, typed, staging, packed + step.weight_at);
-    } else if (step.weight_at >= 0) {
-      vendor_parameter(kernels, model, weights, vendor, step.weight,
-                       reinterpret_cast<float*>(packed + step.weight_at));
-    }
-    if (step.bias_at >= 0)
-      vendor_parameter(kernels, model, weights, vendor, step.bias,
-                       reinterpret_cast<float*>(packed + step.bias_at));
-  }
+  for (const Step& step : program.steps)
+    if (has_weights(step))
+      pack_piece(whole_step(step), kernels, typed, model, weights, vendor, staging, packed);
 }
 
 }  // namespace marketplace::cpu

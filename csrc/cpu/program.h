@@ -118,6 +118,23 @@ Program lower(const Model& model, const Shape& input_shape, Layout input_layout,
 void vendor_parameter(const KernelTable& kernels, const Model& model, const VendorWeights& weights,
                       std::int64_t vendor, int id, float* out);
 
+// Whether that takes random numbers, which come for a whole parameter at once.
+bool is_drawn(const VendorWeights& weights, std::int64_t vendor);
+
+// A part of one vendor's packed weights: what a step reads, or some of its columns.
+struct PackPiece {
+  const Step* step = nullptr;
+  std::int64_t first = 0, columns = 0;  // of every group
+  std::int64_t at = 0;                  // bytes into the step's panels
+};
+
+// A program's weights in pieces that threads can share, for vendors that are not drawn.
+std::vector<PackPiece> pack_pieces(const Program& program, const KernelTable& kernels, DType dtype);
+
+void pack_piece(const PackPiece& piece, const KernelTable& kernels, const TypedKernels& typed,
+                const Model& model, const VendorWeights& weights, std::int64_t vendor,
+                float* staging, std::byte* packed);
+
 // All weights of one vendor as the steps want them. staging: (staging_floats,).
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,

@@ -26,6 +26,7 @@ from ._arrays import (
 )
 from ._eager import nothing
 from ._gpu_arrays import Call, Samples, with_leading_axis
+from ._inference import inference_market
 from ._market import (
     Mutation,
     OwnVendors,
@@ -344,7 +345,8 @@ def straight_forward(
     TypeError, ValueError
         For input of another dtype or shape.
     """
-    market = make_market(check_market(specs, "straight_forward"), default_engine())
+    models = [spec.model._core for spec in check_market(specs, "straight_forward")]
+    market = inference_market(default_engine(), models)
     call = Call("straight_forward", market.engine, stream, out)
     batch = call.samples(x)
     if batch.shape[0] == 0 and not call.on_device:
