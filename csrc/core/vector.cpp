@@ -12,6 +12,7 @@ Vector::Vector(std::int64_t size) : state_(std::make_unique<State>()) {
 
 Vector::Vector(std::vector<float> values) : Vector(static_cast<std::int64_t>(values.size())) {
   state_->host = std::move(values);
+  state_->host_version = ++state_->version;
 }
 
 Vector::Vector(const Vector& other)
@@ -34,12 +35,6 @@ float* Vector::overwrite() {
 
 bool Vector::operator==(const Vector& other) const {
   return std::equal(data(), data() + size(), other.data(), other.data() + other.size());
-}
-
-bool Vector::zeros() const {
-  if (!state_) return true;
-  const std::lock_guard lock(state_->mutex);
-  return state_->host_version == state_->version && state_->host.empty();
 }
 
 std::shared_ptr<Vector::Copy> Vector::copy(const void* owner) const {
@@ -81,7 +76,12 @@ void Vector::fetch() const {
 void Vector::fetch_locked() const {
   const std::uint64_t newest = state_->version;
   const auto count = static_cast<std::size_t>(state_->size);
-  if (state_->host_version == newest) return state_->host.resize(count);
+  if (state_->host_version == newest) return;
+  if (newest == kMadeZeros) {
+    state_->host.assign(count, 0.0f);
+    state_->host_version = newest;
+    return;
+  }
   const auto holder =
       std::find_if(state_->copies.begin(), state_->copies.end(),
                    [&](const auto& each) { return each.second->version_ == newest; });

@@ -58,7 +58,7 @@ class Vector {
   // -------------------
 
   // Nothing but zeros since it was made.
-  bool zeros() const;
+  bool zeros() const { return version() <= kMadeZeros; }
   // The copy that `owner` keeps here, or null. An owner must live as long as its copies.
   std::shared_ptr<Copy> copy(const void* owner) const;
   void keep(const void* owner, std::shared_ptr<Copy> copy) const;
@@ -69,18 +69,18 @@ class Vector {
   void changed_on(Copy& copy);
 
  private:
+  static constexpr std::uint64_t kMadeZeros = 1;  // no change leads back to it
+
   struct State {
     std::int64_t size = 0;
+    // Versions alone tell readers that need no lock whether the host's values are there.
+    std::atomic<std::uint64_t> version{kMadeZeros}, host_version{0};
     std::mutex mutex;         // of all that follows
     std::vector<float> host;  // empty before anybody asked for it
-    std::atomic<std::uint64_t> version{1}, host_version{1};
     std::vector<std::pair<const void*, std::shared_ptr<Copy>>> copies;
   };
 
-  bool mirrored() const {
-    return state_->host_version == state_->version &&
-           static_cast<std::int64_t>(state_->host.size()) == state_->size;
-  }
+  bool mirrored() const { return state_->host_version == state_->version; }
   void fetch() const;
   void fetch_locked() const;
 

@@ -39,7 +39,8 @@ TEST_CASE("a vector of nothing and a vector of zeros") {
   const Vector made(3);
   CHECK(made.zeros());
   CHECK(made == Vector{0, 0, 0});
-  CHECK_FALSE(made.zeros());  // somebody asked for them
+  CHECK(made.zeros());                // whoever asked for them
+  CHECK_FALSE(Vector(made).zeros());  // a copy of values, whatever they are
   CHECK_FALSE(Vector{1, 2} == Vector{1, 2, 3});
 }
 
