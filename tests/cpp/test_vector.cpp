@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "core/error.h"
 #include "core/vector.h"
@@ -65,6 +66,20 @@ TEST_CASE("what a device changed is fetched once, and what the host writes is ne
   vector.data()[1] = 5;
   CHECK_FALSE(vector.newest(*copy));
   CHECK(vector == Vector{7, 5, 7});
+}
+
+TEST_CASE("several threads read what nobody has read before") {
+  for (int round = 0; round < 50; ++round) {
+    const Vector made(1000);
+    Vector changed(1000);
+    changed.changed_on(*keep_copy(changed, &changed));
+    std::vector<float> sums(4);
+    std::vector<std::thread> readers;
+    for (float& sum : sums)
+      readers.emplace_back([&] { sum = made.data()[999] + std::as_const(changed).data()[999]; });
+    for (std::thread& reader : readers) reader.join();
+    CHECK(sums == std::vector<float>(4, 7.0f));
+  }
 }
 
 TEST_CASE("what is overwritten is not fetched") {
