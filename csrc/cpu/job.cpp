@@ -10,8 +10,9 @@ namespace {
 constexpr double kTasksPerThread = 8;
 // Where every task packs panels or runs its root once more, that costs more than uneven threads.
 constexpr double kPackingTasksPerThread = 2;
-// Rows that fill a product's tile, and the fewest for which a thread may read all weights again.
-constexpr std::int64_t kFullRows = 12, kFewestRows = 4;
+// Rows that keep a product at its best, two tiles, and the fewest for which a thread may read all
+// weights again.
+constexpr std::int64_t kFullRows = 24, kFewestRows = 4;
 
 Schedule::Children children_of(const Plan::Level& level, std::int64_t parents) {
   Schedule::Children children;
@@ -57,14 +58,15 @@ std::int64_t wanted_pieces(const std::vector<std::int64_t>& costs, int threads, 
   for (std::int64_t cost : costs) total += cost;
   const std::int64_t heaviest = *std::max_element(costs.begin(), costs.end());
   const double even_roots = static_cast<double>(total) / static_cast<double>(heaviest);
-  return static_cast<std::int64_t>(each * threads / even_roots + 0.999);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(each * threads / even_roots + 0.999));
 }
 
-// Chunks of fewer rows spend their time on reading weights; those that give every thread its first
-// task may be smaller.
+// Chunks of fewer rows spend their time on reading weights. Those that give every thread its first
+// task may be smaller; beyond, every thread gets as many as the others.
 std::int64_t most_chunks(const Grain& grain, std::int64_t first_tasks) {
+  const std::int64_t full = grain.rows / kFullRows, fewest = grain.rows / kFewestRows;
   const std::int64_t most =
-      std::max(grain.rows / kFullRows, std::min(grain.rows / kFewestRows, first_tasks));
+      full < first_tasks ? std::min(fewest, first_tasks) : full / first_tasks * first_tasks;
   return std::clamp<std::int64_t>(most, 1, grain.blocks);
 }
 

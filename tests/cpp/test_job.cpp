@@ -62,5 +62,15 @@ TEST_CASE("no thread multiplies a row alone where many samples would share the w
   CHECK(chunks(1, 8) == 1);
   CHECK(chunks(16, 2) == 2);
   CHECK(chunks(16, 8) == 4);
+  CHECK(chunks(130, 2) == 4);        // not five for two
   CHECK(chunks(16 * 400, 2) == 16);  // a convolution has rows enough in every sample
+}
+
+TEST_CASE("a great many roots are not cut at all") {
+  for (const bool repacks : {false, true}) {
+    const Schedule schedule = make_schedule(
+        tree_plan({30000}, {}), {.blocks = 16, .rows = 64, .repacks = repacks}, {1000}, 2);
+    CHECK(schedule.chunks == 1);
+    CHECK(schedule.tasks.size() == 30000);
+  }
 }
