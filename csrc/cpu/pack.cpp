@@ -112,6 +112,17 @@ std::int64_t column_bytes(const Step& step, const KernelTable& kernels, DType dt
   return single ? step.contraction.panel_depth * size_bytes(dtype) : 0;
 }
 
+// Whole blocks of columns each; bytes: of a packed column.
+void add_column_pieces(const Step& step, std::int64_t bytes, std::int64_t block,
+                       std::vector<PackPiece>& pieces) {
+  const std::int64_t columns = whole_step(step).columns;
+  const std::int64_t block_weights =
+      block * static_cast<std::int64_t>(step.contraction.target.size());
+  const std::int64_t each = std::max<std::int64_t>(1, kPieceWeights / block_weights) * block;
+  for (std::int64_t first = 0; first < columns; first += each)
+    pieces.push_back({&step, first, std::min(each, columns - first), first * bytes});
+}
+
 }  // namespace
 
 bool is_drawn(const VendorWeights& weights, std::int64_t vendor) {
@@ -127,19 +138,13 @@ void vendor_parameter(const KernelTable& kernels, const Model& model, const Vend
 
 std::vector<PackPiece> pack_pieces(const Program& program, const KernelTable& kernels,
                                    DType dtype) {
-  const std::int64_t block = kernels.vector_floats * kernels.tile_vectors;
   std::vector<PackPiece> pieces;
   for (const Step& step : program.steps) {
     if (!has_weights(step)) continue;
-    const PackPiece whole = whole_step(step);
-    const std::int64_t bytes = column_bytes(step, kernels, dtype);
-    const auto depth = static_cast<std::int64_t>(step.contraction.target.size());
-    const std::int64_t each = std::max<std::int64_t>(1, kPieceWeights / (depth * block)) * block;
-    if (bytes == 0)
-      pieces.push_back(whole);
+    if (const std::int64_t bytes = column_bytes(step, kernels, dtype))
+      add_column_pieces(step, bytes, kernels.vector_floats * kernels.tile_vectors, pieces);
     else
-      for (std::int64_t first = 0; first < whole.columns; first += each)
-        pieces.push_back({&step, first, std::min(each, whole.columns - first), first * bytes});
+      pieces.push_back(whole_step(step));
   }
   return pieces;
 }
