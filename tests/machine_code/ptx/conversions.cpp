@@ -92,6 +92,8 @@ void add_from_float(Operations& operations, const std::string& from) {
   operations["cvt.rzi.u64." + from] = unary<u64, From>([](From a) { return truncated<u64>(a); });
   operations["cvt.rni." + from + "." + from] =
       unary<From, From>([](From a) { return canonical(std::nearbyint(a)); });
+  operations["cvt.rzi." + from + "." + from] =
+      unary<From, From>([](From a) { return canonical(std::trunc(a)); });
 }
 
 }  // namespace
