@@ -100,37 +100,50 @@ __global__ void pack_kernel(PackArgs args) {
                   weight(args, parameter, vendor, half + block, lane1));
 }
 
-// kLanes threads per random block, each of which draws other vendors' numbers: what is drawn is
-// added in the vendors' order, by all of them.
+// What a thread has drawn: of either lane, times the vendor's coefficient.
+struct Products {
+  float lane0, lane1;
+};
+
+__device__ Products draw(const CombineArgs& args, const Parameter& parameter, std::int64_t block,
+                         std::int64_t vendor) {
+  if (vendor >= args.vendors || args.seeds[vendor] == 0) return {0, 0};
+  const RandomWords words =
+      block_words(args.seeds[vendor], parameter.counter, block_count(parameter.count), block);
+  const float coefficient = args.coefficients[vendor], amplitude = args.amplitudes[vendor];
+  return {product(coefficient, word_to_delta(words.lane0, amplitude)),
+          product(coefficient, word_to_delta(words.lane1, amplitude))};
+}
+
+// kLanes threads per random block, each of which draws other vendors' numbers. They are added in
+// the vendors' order, by all of these threads. (Nothing, added, changes no bit of a sum.)
 template <int kLanes>
 __global__ void combine_kernel(CombineArgs args) {
   constexpr int kBlocks = kRandomThreads / kLanes;
+  __shared__ Products drawn[kRandomThreads];
   const RandomTile tile = args.tiles[blockIdx.x / kLanes];
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
   const int thread = static_cast<int>(threadIdx.x), mine = thread % kLanes;
-  const int first_lane = thread % kWarpSize - mine;
   const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads +
                              static_cast<int>(blockIdx.x % kLanes) * kBlocks + thread / kLanes;
-  float lane0 = 0, lane1 = 0;
+  Products sums = {0, 0};
   for (std::int64_t first = 0; first < args.vendors; first += kLanes) {
-    const std::int64_t v = first + mine;
-    const bool drawn = v < args.vendors && args.seeds[v] != 0;
-    float product0 = 0, product1 = 0;
-    if (drawn) {
-      const RandomWords words = block_words(args.seeds[v], parameter.counter, half, block);
-      product0 = product(args.coefficients[v], word_to_delta(words.lane0, args.amplitudes[v]));
-      product1 = product(args.coefficients[v], word_to_delta(words.lane1, args.amplitudes[v]));
+    const Products own = draw(args, parameter, block, first + mine);
+    if constexpr (kLanes > 1) {
+      sync_warp();  // the last round has been read
+      drawn[thread] = own;
+      sync_warp();
     }
     for (int k = 0; k < kLanes; ++k) {
-      lane0 = sum(lane0, kLanes == 1 ? product0 : shuffle(product0, first_lane + k));
-      lane1 = sum(lane1, kLanes == 1 ? product1 : shuffle(product1, first_lane + k));
+      const Products& next = kLanes == 1 ? own : drawn[thread - mine + k];
+      sums = {sum(sums.lane0, next.lane0), sum(sums.lane1, next.lane1)};
     }
   }
   if (block >= half || mine != 0) return;
   float* out = args.out + parameter.offset;
-  out[block] = lane0;
-  if (half + block < parameter.count) out[half + block] = lane1;
+  out[block] = sums.lane0;
+  if (half + block < parameter.count) out[half + block] = sums.lane1;
 }
 
 }  // namespace
