@@ -125,8 +125,10 @@ __global__ void combine_kernel(CombineArgs args) {
   const Parameter& parameter = args.parameters[tile.parameter];
   const std::int64_t half = block_count(parameter.count);
   const int thread = static_cast<int>(threadIdx.x), mine = thread % kLanes;
-  const std::int64_t block = static_cast<std::int64_t>(tile.first) * kRandomThreads +
-                             static_cast<int>(blockIdx.x % kLanes) * kBlocks + thread / kLanes;
+  const std::int64_t begin = static_cast<std::int64_t>(tile.first) * kRandomThreads +
+                             static_cast<int>(blockIdx.x % kLanes) * kBlocks;
+  if (begin >= half) return;  // with all threads of the block
+  const std::int64_t block = begin + thread / kLanes;
   Products sums = {0, 0};
   for (std::int64_t first = 0; first < args.vendors; first += kLanes) {
     const Products own = draw(args, parameter, block, first + mine);
