@@ -2,7 +2,7 @@
 # (libmarketplace_hip.so) and opened at run time, so that one build works with any or no GPU.
 set(MARKETPLACE_CUDA AUTO CACHE STRING "Build the CUDA plugin: AUTO (nvcc and a driver are here), ON, OFF")
 set(MARKETPLACE_HIP AUTO CACHE STRING "Build the HIP plugin: AUTO (hipcc and a driver are here), ON, OFF")
-set(MARKETPLACE_CUDA_ARCHITECTURES "" CACHE STRING 
+set(MARKETPLACE_CUDA_ARCHITECTURES "" CACHE STRING
     "Compute capabilities, PTX of the last one too; if empty those of this machine (AUTO), or 80 and 90 (ON)")
 set(MARKETPLACE_HIP_ARCHITECTURES "" CACHE STRING
     "AMD chips; if empty those of this machine (AUTO), or all that we name and the compiler knows (ON)")

@@ -1,4 +1,5 @@
 // Devices, memory, launches, and the failures that tests ask for.
+#include "gpu/doors.h"
 #include "gpu/gpu_backend.h"
 #include "testing.h"
 
@@ -10,6 +11,15 @@ using namespace testing;
 __global__ void fill_kernel(int* out, int count, int value) {
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i < count) out[i] = value;
+}
+
+// What a kernel writes on the first device is copied to the second.
+void check_copy(const DeviceMemory& a, const Stream& first, const DeviceMemory& b,
+                const Stream& second) {
+  launch(fill_kernel, Grid{1}, Block{kWarpSize}, 0, first, a.get<int>(), 10, 7);
+  follow(second, first);
+  copy_peer(b.get(), 1, a.get(), 0, 40, second);
+  CHECK(to_host(b.get<int>(), 10, second) == std::vector<int>(10, 7));
 }
 
 TEST_CASE("what a device says of itself") {
@@ -58,12 +68,7 @@ TEST_CASE("copies between devices, with and without peer access") {
     const Stream first(0), second(1);
     Pool pool0(0, 0), pool1(1, 0);
     const DeviceMemory a = pool0.allocate(40, first), b = pool1.allocate(40, second);
-    launch(fill_kernel, Grid{1}, Block{kWarpSize}, 0, first, a.get<int>(), 10, 7);
-    Event filled(0);
-    filled.record(first);
-    second.wait(filled);
-    copy_peer(b.get(), 1, a.get(), 0, 40, second);
-    CHECK(to_host(b.get<int>(), 10, second) == std::vector<int>(10, 7));
+    check_copy(a, first, b, second);
     CHECK_THROWS_AS(copy_peer(b.get(), 0, a.get(), 1, 40, second), Error);
   }
 }
@@ -173,12 +178,7 @@ TEST_CASE("where the driver has no pools, the same without them") {
     CHECK(pool0.open_to(1));
     DeviceMemory a = pool0.allocate(400, first), b = pool1.allocate(40, second);
     CHECK_THROWS_AS(pool0.allocate(601, first), Error);
-    launch(fill_kernel, Grid{1}, Block{kWarpSize}, 0, first, a.get<int>(), 10, 7);
-    Event filled(0);
-    filled.record(first);
-    second.wait(filled);
-    copy_peer(b.get(), 1, a.get(), 0, 40, second);
-    CHECK(to_host(b.get<int>(), 10, second) == std::vector<int>(10, 7));
+    check_copy(a, first, b, second);
     CHECK(simt::counts().staged_copies == 0);
     pool0.renew(a, 900, first);
     CHECK(pool0.used_bytes() == 900);

@@ -160,9 +160,9 @@ PackArgs vendors_from(PackArgs args, std::int64_t first) {
   return args;
 }
 
-void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream) {
+void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream, std::int64_t most_threads) {
   // as many vendors at a time as one launch may have
-  const std::int64_t blocks = std::min<std::int64_t>(INT32_MAX, kMostThreads / kRandomThreads);
+  const std::int64_t blocks = std::min<std::int64_t>(INT32_MAX, most_threads / kRandomThreads);
   const std::int64_t most =
       std::max<std::int64_t>(1, blocks / std::max<std::int64_t>(1, args.tile_count));
   for (std::int64_t first = 0; first < args.vendors; first += most) {

@@ -43,7 +43,9 @@ struct PackArgs {
   std::byte* packed = nullptr;  // (V, packed_stride) bytes
   std::int64_t packed_stride = 0;
 };
-void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream);
+// most_threads: of one launch; what is more takes several.
+void pack_gpu(DType dtype, const PackArgs& args, const Stream& stream,
+              std::int64_t most_threads = kMostThreads);
 
 // out (n,) = sum over v of coefficients[v] * delta_v, in the order of v; seed 0 and coefficient 0
 // add nothing.
