@@ -38,7 +38,7 @@ part() { # part NAME SECONDS COMMAND...: run, keep the log, say how it went
 export PATH="$PATH:/usr/local/cuda/bin:/opt/rocm/bin"
 # for this chip alone; for all that we name where it does not say which it is
 if [ "$kind" = cuda ]; then
-  chip=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -cd 0-9)
+  chip=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | sed -n 1p | tr -cd 0-9)
   backend="-DMARKETPLACE_CUDA=ON -DMARKETPLACE_HIP=OFF ${chip:+-DMARKETPLACE_CUDA_ARCHITECTURES=$chip}"
   { nvidia-smi; nvcc --version; } >"$out/machine.log" 2>&1
 else
