@@ -72,7 +72,7 @@ def stage_key(seed, node):
     return high << 32 | low
 
 
-def signs(key, samples, channels, pixels):
+def random_signs(key, samples, channels, pixels):
     """Signs ``(B, C, pixels)``: a pixel's channels lie in words of their own, lowest bit first."""
     each = (channels + 31) // 32
     words = np.stack([sign_words(key, b, pixels * each) for b in range(samples)])
@@ -81,15 +81,26 @@ def signs(key, samples, channels, pixels):
     return (1.0 - 2.0 * bits).transpose(0, 2, 1)
 
 
-def parameter_signs(key, count, channels, probe):
-    """Signs ``(count,)`` of the flat channelwise parameters: Walsh rows, flipped at random."""
+def walsh(rows):
+    """Rows 0 to ``rows`` - 1 of Sylvester's matrix of the least order that has them."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < rows:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix[:rows]
+
+
+def columns(probes, parameters, pixels):
+    """Columns of that matrix, of the channelwise parameters and of the pixels behind them."""
+    order = walsh(probes).shape[1]
+    period = order if order < 4 * parameters else order - parameters
+    mine = 1 + parameters + np.arange(pixels) % period
+    return np.concatenate([1 + np.arange(parameters), mine]) % order
+
+
+def parameter_signs(key, count):
+    """Random signs ``(count,)`` of the flat channelwise parameters."""
     words = sign_words(key, NO_SAMPLE, (count + 31) // 32)
-    result = np.empty(count)
-    for i in range(count):
-        flipped = int(words[i // 32]) >> (i % 32) & 1
-        row = bin(probe & (i // channels + 1)).count("1")
-        result[i] = -1.0 if (row + flipped) % 2 else 1.0
-    return result
+    return np.array([1.0 - 2.0 * (int(words[i // 32]) >> (i % 32) & 1) for i in range(count)])
 
 
 # -- the estimator ---------------------------------------------------------------------------------
@@ -135,23 +146,30 @@ def noise_of(sums, scale):
     return np.float64(np.float32(scale)) * np.where(rms < 1e-30, 1.0, rms)
 
 
-def changed_parameters(stage, counts, key, channels, probe, scale, channel):
-    """The channelwise layers with one channel's parameters moved, and the moves, by layer."""
-    flat = sorted(
+def flat_parameters(stage):
+    """The channelwise parameters of a stage in their order: layer and short name."""
+    named = (
         (f"{layer.spec}.{layer.key(short)}", layer, short)
         for layer in stage.channelwise
         for short in layer.weights
     )
-    sign = parameter_signs(key, len(flat) * channels, channels, probe)
+    return [(layer, short) for _, layer, short in sorted(named)]
+
+
+def changed_parameters(stage, counts, signs, step, channel):
+    """The channelwise layers with one channel's parameters moved, and the moves, by layer.
+
+    ``signs (parameters, channels)`` are of one probe.
+    """
     moves = {}
     weights = {id(layer): dict(layer.weights) for layer in stage.channelwise}
-    for position, (_, layer, short) in enumerate(flat):
+    for row, (layer, short) in zip(signs, flat_parameters(stage), strict=True):
         if counts[layer.spec] == 1:
             continue
-        move = sign[position * channels + channel]
+        move = row[channel]
         moves[layer.spec, layer.key(short)] = move
         changed = layer.weights[short].copy()
-        changed[channel] += scale * move
+        changed[channel] += step * move
         weights[id(layer)][short] = changed
     return weights, moves
 
@@ -162,22 +180,26 @@ def probe_stage(stage, counts, seeds, scale, y, base, ignore_index, gradients):
     samples, channels = sums.shape[:2]
     pixels = math.prod(sums.shape[2:])
     noise, spec = noise_of(sums, scale), stage.contraction.spec
-    keys = [stage_key(seed, stage.contraction.node) for seed in seeds[spec][1:]]
-    scale = np.float64(np.float32(scale))
+    probes, parameters = counts[spec] - 1, len(flat_parameters(stage))
+    key = stage_key(seeds[spec][1], stage.contraction.node)
+    step = np.float64(np.float32(scale))
     errors = np.zeros((samples, channels, pixels))
-    for probe, key in enumerate(keys):
-        sign = signs(key, samples, channels, pixels)
+    own = random_signs(key, samples, channels, pixels)
+    shared = parameter_signs(key, parameters * channels).reshape(parameters, channels)
+    for row in walsh(probes)[:, columns(probes, parameters, pixels)]:
+        sign = own * row[parameters:]
         for c in range(channels):
             x = sums.copy()
             x[:, c] += (noise.reshape(samples, 1) * sign[:, c]).reshape(x[:, c].shape)
-            weights, moves = changed_parameters(stage, counts, keys[0], channels, probe, scale, c)
+            moved = shared * row[:parameters, None]
+            weights, moves = changed_parameters(stage, counts, moved, step, c)
             for layer in stage.channelwise:
                 x = layer(x, weights[id(layer)])
             change = losses_of(stage.rest, x, y, ignore_index) - base
             errors[:, c] += sign[:, c] * change[:, None]
             for (owner, name), move in moves.items():
-                gradients[owner][name][c] += change.sum() * move / (len(keys) * scale)
-    return errors / (len(keys) * noise.reshape(samples, 1, 1))
+                gradients[owner][name][c] += change.sum() * move / (probes * step)
+    return errors / (probes * noise.reshape(samples, 1, 1))
 
 
 def weight_gradient(layer, x, errors):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from marketplace.examples._markets import digit_structure
 from marketplace.training import allocate_vendors
-from markets import CONV, CONV_SHAPE, FLATTEN, MLP, RELU, build, conv, linear
+from markets import CONV, CONV_SHAPE, FLATTEN, MLP, RELU, build, conv, linear, norm
 
 IMAGE = (1, 28, 28)
 SMALL = CONV_SHAPE[1:]
@@ -62,8 +62,14 @@ def test_everything_has_enough_in_the_end():
     market = build(CHAIN, (1, 1, 1)).specs
     star = allocate_vendors(market, SMALL, plan="star", flops=1e12)
     assert star == [1 + max(spec.model.parameter_count // 10, 1) for spec in market]
-    # pixels of the convolutions' outputs; the output layer needs no probes
-    assert allocate_vendors(market, SMALL, plan="node", flops=1e12) == [37, 17, 1]
+    # 36 and 16 pixels of the convolutions' outputs; the output layer needs no probes
+    assert allocate_vendors(market, SMALL, plan="node", flops=1e12) == [65, 17, 1]
+
+
+def test_norms_have_columns_of_their_own():
+    market = build([[conv(1, 3, 3), norm(3), FLATTEN], [linear(48, 3)]], (1, 1)).specs
+    # 16 pixels, a weight and a bias
+    assert allocate_vendors(market, (1, 6, 6), plan="node", flops=1e12) == [33, 1]
 
 
 def test_a_linear_layer_needs_one_node_probe():
@@ -76,14 +82,14 @@ def test_node_probes_within_their_budget_go_where_they_are_cheap(budget):
     market = digits("depth-5")
     counts = allocate_vendors(market, IMAGE, plan="node", flops=budget)
     assert flops_of(market, counts, "node", IMAGE) <= budget
-    assert counts[0] == 1 and counts[4] == 1 and counts[3] <= 37 and counts[2] <= 65
-    assert counts[3] > counts[2] or counts[3] in (1, 37)
+    assert counts[0] == 1 and counts[4] == 1 and counts[3] <= 65 and counts[2] <= 65
+    assert counts[3] > counts[2] or counts[3] in (1, 65)
 
 
 @pytest.mark.parametrize("budget", [3e7, 1.05e8, 4.1e8])
 def test_the_next_node_probe_is_too_dear(budget):
     """The next is that of the spec that will then have taken the least."""
-    market, caps = digits("depth-5"), [577, 401, 65, 37, 1]
+    market, caps = digits("depth-5"), [1025, 513, 65, 65, 1]
     counts = allocate_vendors(market, IMAGE, plan="node", flops=budget)
 
     def taken(spec):

@@ -336,8 +336,8 @@ def test_help_names_every_option(capsys):
     ("arguments", "vendors"),
     [
         (["--plan", "star", "--flops", 0.1, "--market", "depth-3"], [2, 9, 578]),
-        (["--plan", "node", "--flops", 0.05], [1, 1, 4, 37, 1]),
-        (["--plan", "node"], [1, 1, 1, 17, 1]),
+        (["--plan", "node", "--flops", 0.05], [1, 1, 4, 65, 1]),
+        (["--plan", "node"], [1, 1, 1, 65, 1]),
     ],
     ids=["star", "node", "as many as its own cost"],
 )

@@ -18,7 +18,7 @@ def run(*arguments):
 
 KEEPS_NODE = [
     "",
-    "--vendors 1,1,1,17,1",
+    "--vendors 1,1,1,65,1",
     "--vendors auto",
     "--market depth-1",
     "--market depth-3",

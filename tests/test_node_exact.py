@@ -1,9 +1,12 @@
-"""Where node perturbation is exact: one pixel a channel and smooth ops, against backpropagation."""
+"""Where node perturbation is exact, smooth ops given, against gradients of the loss.
+
+With one pixel a channel, and with a column of signs for every pixel and every norm's parameter.
+"""
 
 import numpy as np
 import pytest
 import reference
-from markets import TANH, batch, build, fresh_seeds, linear, parameters
+from markets import FLATTEN, TANH, batch, build, conv, fresh_seeds, linear, norm, parameters
 from nodes import (
     CONTRACTIONS,
     add,
@@ -141,3 +144,54 @@ def test_where_training_starts():
         2,
         1,
     ]
+
+
+# -- pixels on columns of their own ----------------------------------------------------------------
+
+PIXELS = [[conv(1, 3, 3), TANH, norm(3), FLATTEN], [linear(48, 3)]]  # 4 x 4 pixels, 2 parameters
+
+
+def differentiate(description, weights, x, y):
+    """The mean loss's gradient by the first spec's parameters: central differences in float64."""
+
+    def loss():
+        return losses_of(layers_of(description, weights), np.float64(x), y).mean()
+
+    gradient = {}
+    for key, value in weights[0].items():
+        gradient[key] = np.zeros(value.shape)
+        for at in np.ndindex(value.shape):
+            base, ends = value[at], []
+            for step in (1e-5, -1e-5):
+                value[at] = base + step
+                ends.append(loss())
+            value[at] = base
+            gradient[key][at] = (ends[0] - ends[1]) / 2e-5
+    return gradient
+
+
+def errors_of_gradients(counts):
+    """By parameter, the distance of the engine's gradient from the true one, over its length."""
+    x, y = batch((9, 1, 6, 6))
+    built = build(PIXELS, counts)
+    weights = [
+        {key: np.float64(value) for key, value in parameters(spec.model).items()}
+        for spec in built.specs
+    ]
+    exact = differentiate(PIXELS, weights, x, y)
+    _, found = gradients_of(node(built, fresh_seeds(counts), probe_scale=1e-3), x, y)
+    return {
+        key: np.linalg.norm(found[0][key] - value) / np.linalg.norm(value)
+        for key, value in exact.items()
+    }
+
+
+def test_a_column_for_every_pixel_gives_the_gradient():
+    assert max(errors_of_gradients((33, 1)).values()) < 0.01
+
+
+def test_with_fewer_columns_pixels_are_in_each_others_way():
+    """But not in that of the norm's parameters."""
+    errors = errors_of_gradients((17, 1))
+    assert errors["layers.0.weight"] > 0.1
+    assert max(errors["layers.2.weight"], errors["layers.2.bias"]) < 0.01

@@ -90,7 +90,7 @@ ALL = (
     _ours("star", "ours: star", "tab:blue", 600, _WEIGHTS,
           plan="star", vendors=(8, 40, 512), probe_scale=0.1),
     _ours("node", "ours: node, last convolution and output", "tab:purple", 1000, _NODE,
-          vendors=(1, 1, 1, 17, 1)),
+          vendors=(1, 1, 1, 65, 1)),
     _ours("node-2", "ours: node, last two convolutions and output", "tab:pink", 1000, _NODE,
           vendors=(1, 1, 5, 17, 1)),
     Method("sgd", "backprop: SGD with momentum (PyTorch)", "torch", "backprop",

@@ -321,7 +321,7 @@ typedef struct mp_optimizer_options {
   int32_t shaping;          /* MP_SHAPING_... */
   int32_t unit_vector_mode; /* MP_UNIT_VECTOR_... */
   float learning_rate;      /* length of a step; no default */
-  float probe_scale;        /* size of the deltas in learning rates; 0: 1, of plan node 0.05 */
+  float probe_scale;        /* size of the deltas in learning rates; 0: 1, of plan node 0.003 */
   float momentum;           /* 0: 0.9 */
   int32_t antithetic;       /* tree, star: vendors in pairs of opposite deltas */
   int32_t control_variate;  /* scatter: losses less those of the base weights */
@@ -374,7 +374,7 @@ MP_API mp_status mp_drop_replicas(mp_optimizer* optimizer);
  */
 MP_API mp_status mp_keep_best(mp_optimizer* optimizer, const float* losses, const int32_t* paths,
                               int64_t count, float learning_rate, int64_t* best);
-/* Of the vendors that are drawn from now on; 0: 1, of plan node 0.05. */
+/* Of the vendors that are drawn from now on; 0: 1, of plan node 0.003. */
 MP_API mp_status mp_set_probe_scale(mp_optimizer* optimizer, float probe_scale);
 /* Of the steps from now on, for an optimizer that was made with one. */
 MP_API mp_status mp_set_meta_learning_rate(mp_optimizer* optimizer, float meta_learning_rate);

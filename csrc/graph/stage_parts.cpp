@@ -13,6 +13,16 @@ const Op& op_of(const Models& models, const Link& link) {
   return models[link.spec]->graph().ops[link.node];
 }
 
+// Pixels beyond the order share columns. The parameters' they leave alone where enough are left: a
+// parameter changes a loss as much as all pixels together, so that with it on one column there
+// would be little to see of a pixel.
+PixelColumns pixel_columns(std::int64_t probes, std::int64_t parameters) {
+  std::int64_t order = 1;
+  while (order < probes) order *= 2;
+  return {static_cast<std::uint32_t>(1 + parameters),
+          static_cast<std::uint32_t>(order < 4 * parameters ? order : order - parameters)};
+}
+
 }  // namespace
 
 StageParts::StageParts(const Models& models, const Chain& chain, std::size_t index,
@@ -41,6 +51,7 @@ StageParts::StageParts(const Models& models, const Chain& chain, std::size_t ind
     learns[rest_slice->model().offset(static_cast<int>(id)) / channels] =
         counts[rest_slice->sources()[id].spec] > 1;
   if (probes == 0) return;
+  columns = pixel_columns(probes, static_cast<std::int64_t>(learns.size()));
   build_spread(models);
   build_tail(models, chain, index);
 }
@@ -75,14 +86,11 @@ void StageParts::build_tail(const Models& models, const Chain& chain, std::size_
   tail_slice = std::make_unique<Slice>(models, links);
 }
 
-std::vector<std::uint64_t> StageParts::keys(const std::vector<std::uint64_t>& seeds) const {
-  std::vector<std::uint64_t> keys;
-  for (std::int64_t k = 0; k < probes; ++k) {
-    const RandomWords words =
-        threefry2x32(seeds[k + 1], static_cast<std::uint32_t>(contraction.node), kStageDomain);
-    keys.push_back(words.lane0 | static_cast<std::uint64_t>(words.lane1) << 32);
-  }
-  return keys;
+std::uint64_t StageParts::sign_key(const std::vector<std::uint64_t>& seeds) const {
+  if (probes == 0) return 0;
+  const RandomWords words =
+      threefry2x32(seeds[1], static_cast<std::uint32_t>(contraction.node), kStageDomain);
+  return words.lane0 | static_cast<std::uint64_t>(words.lane1) << 32;
 }
 
 }  // namespace marketplace

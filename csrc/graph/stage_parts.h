@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/walsh.h"
 #include "graph/chain.h"
 
 namespace marketplace {
@@ -31,10 +32,12 @@ struct StageParts {
   Shape spread_in;
   bool relu_first = false;   // the tail wants its input clamped
   std::vector<bool> learns;  // parameters of rest_slice, flat: not those of a frozen spec
+  PixelColumns columns;      // of signs
 
-  // Of the signs of probe k, for the seeds (V,) of the spec.
-  std::vector<std::uint64_t> keys(const std::vector<std::uint64_t>& seeds) const;
-  // Words of signs of one sample, a pixel's channels in words of their own.
+  // What random signs follow from, for the seeds (V,) of the spec: the first vendor's behind the
+  // leader, for probes share them (core/walsh.h tells probes apart). 0 without probes.
+  std::uint64_t sign_key(const std::vector<std::uint64_t>& seeds) const;
+  // Words of random signs of one sample, a pixel's channels in words of their own.
   std::int64_t sign_words() const { return pixels * ((channels + 31) / 32); }
 
  private:

@@ -10,7 +10,7 @@
 namespace marketplace {
 namespace {
 
-constexpr float kNodeScale = 0.05f;
+constexpr float kNodeScale = 0.003f;
 
 }  // namespace
 

@@ -62,8 +62,9 @@ def allocate_vendors(
     plan : {"star", "node"}
         Of a star, a probe of spec i costs the specs from i on, and a spec of n parameters has
         enough at n / 10 probes. Of plan "node", probes cost what ``Optimizer.flops_per_step``
-        counts, and a spec has enough at one probe for every use of a weight: a convolution's pixels
-        (on average, where it has several layers), one for a linear layer.
+        counts, and a spec has enough where they tell all pixels of a convolution (on average, where
+        it has several) and its norms' parameters apart: at the next power of two. A linear layer
+        has enough at one.
     flops : float
         Operations per sample and step, the leader's path included; ``Optimizer.flops_per_step``
         for a batch of one sample counts the same.
@@ -151,13 +152,21 @@ def _node_prices(specs: Sequence[Spec], shape: tuple[int, ...]) -> tuple[int, li
     prices = []
     for index, (spec, flops) in enumerate(zip(specs, spec_flops(specs, shape), strict=True)):
         one, two = cost(index, 2), cost(index, 3)
-        cap = _weight_uses(spec.model._core, flops) if one > 0 else 0
+        cap = _exact_probes(spec.model._core, flops) if one > 0 else 0
         prices.append(Price(2 * one - two, two - one, cap))
     return leader, prices
 
 
-def _weight_uses(model: _core.Model, flops: int) -> int:
-    """Give how often a spec uses each weight of its products on one sample, on average."""
-    shapes = [model.shape(key) for key in model.parameter_keys]
-    weights = sum(math.prod(shape) for shape in shapes if len(shape) > 1)
-    return -(-flops // (2 * weights)) if weights else 0
+def _exact_probes(model: _core.Model, flops: int) -> int:
+    """Give the probes that leave no pixel of an average product in the noise of others.
+
+    A power of two, with a column of signs for every pixel, which is how often a weight is used on
+    one sample, and for every parameter of a norm.
+    """
+    shapes = {key: model.shape(key) for key in model.parameter_keys}
+    weights = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    if not weights:
+        return 0
+    norms = sum(key.endswith(".weight") and len(shape) == 1 for key, shape in shapes.items())
+    columns = -(-flops // (2 * weights)) + 2 * norms
+    return 1 << (columns - 1).bit_length()

@@ -50,7 +50,7 @@ class Optimizer(BestParts):
     probe_scale : float or 0-d array, optional
         Largest element of a delta, as a multiple of the learning rate; 1 if not given. Of plan
         "node": size of the noise, as a multiple of the root mean square of the sums that it is
-        added to; 0.05 if not given.
+        added to; 0.003 if not given.
     plan : {"tree", "star", "scatter", "node"}
         Which paths are probed: all of them; the leader's and those that leave it in one spec; for
         continual learning, one for every sample; or node perturbation (see Notes).
@@ -117,7 +117,9 @@ class Optimizer(BestParts):
     Plan "node" disturbs activations instead of weights (node perturbation: Widrow & Lehr 1990,
     Flower & Jabri 1993). Every channel of every convolution or linear layer of a spec gets V - 1
     probes on every sample: random signs are added to the channel's sums, and the change of that
-    sample's loss tells which way was up. A channel is followed alone through the ops that keep
+    sample's loss tells which way was up. Over 2^k probes (2^k + 1 vendors) the signs of a channel's
+    pixels are orthogonal: with as many probes as pixels and norm parameters what is learned of a
+    sum is exact, up to terms of the order of the noise. A channel is followed alone through the ops that keep
     channels apart and through the next layer; only behind it does everything run anew: a probe of
     the last convolution costs a few hundred operations. The weights' gradient is the outer product
     of what was learned with the layer's input; a norm's weight and bias learn with the layer that

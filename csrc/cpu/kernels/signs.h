@@ -1,8 +1,10 @@
-// Random signs for node perturbation: one bit an element, a pixel's channels in words of their own.
-// Word w of a pixel holds channels 32 w to 32 w + 31, lowest bit first; a set bit is a minus.
+// Signs for node perturbation: a random one for every element, one bit each, and in probe k those
+// times row k of a Walsh matrix whose columns are pixels. A pixel's channels are in words of their
+// own: word w holds channels 32 w to 32 w + 31, lowest bit first; a set bit is a minus.
 #pragma once
 
 #include "core/threefry.h"
+#include "core/walsh.h"
 #include "cpu/kernels/simd.h"
 
 namespace {
@@ -13,11 +15,12 @@ MP_INLINE std::int64_t words_per_pixel(std::int64_t channels) {
   return (channels + kWordBits - 1) / kWordBits;
 }
 
-// The sign bits of kVectorFloats channels from `channel` on, where floats have theirs.
-MP_INLINE VecU sign_bits(const std::uint32_t* words, std::int64_t channel) {
+// The sign bits of kVectorFloats channels from `channel` on, where floats have theirs; flip: all
+// ones or none.
+MP_INLINE VecU sign_bits(const std::uint32_t* words, std::int64_t channel, std::uint32_t flip) {
   VecU lanes{};
   for (int i = 0; i < kVectorFloats; ++i) lanes[i] = static_cast<std::uint32_t>(i);
-  const VecU word = words[channel / kWordBits] - VecU{};
+  const VecU word = (words[channel / kWordBits] ^ flip) - VecU{};
   return (word >> (lanes + static_cast<std::uint32_t>(channel % kWordBits))) << 31;
 }
 
@@ -33,13 +36,20 @@ void random_words(std::uint64_t key, std::uint32_t sample, std::int64_t count, s
     out[full] = marketplace::threefry2x32(key, static_cast<std::uint32_t>(full), sample).lane0;
 }
 
+// All ones where a probe turns a pixel's random signs round, or none.
+MP_INLINE std::uint32_t flip_of(const marketplace::ProbeSigns& signs, std::int64_t pixel) {
+  return 0u - marketplace::walsh_of_pixel(signs, static_cast<std::uint32_t>(pixel));
+}
+
 // out = x + scale * sign, (pixels, channels)
-void add_signs(const float* x, const std::uint32_t* words, float scale, std::int64_t pixels,
-               std::int64_t channels, float* out) {
+void add_signs(const float* x, const marketplace::ProbeSigns& signs, float scale,
+               std::int64_t pixels, std::int64_t channels, float* out) {
+  const std::uint32_t* words = signs.words;
   const VecU magnitude = (VecU)broadcast(scale);
   for (std::int64_t p = 0; p < pixels; ++p) {
+    const std::uint32_t flip = flip_of(signs, p);
     for (std::int64_t c = 0; c < channels; c += kVectorFloats) {
-      const Vec noise = (Vec)(sign_bits(words, c) ^ magnitude);
+      const Vec noise = (Vec)(sign_bits(words, c, flip) ^ magnitude);
       const std::int64_t left = channels - c;
       if (left >= kVectorFloats)
         store(out + c, load(x + c) + noise);
@@ -52,11 +62,13 @@ void add_signs(const float* x, const std::uint32_t* words, float scale, std::int
 }
 
 // total += sign * values, (pixels, channels), values (channels)
-void accumulate_signs(const float* values, const std::uint32_t* words, std::int64_t pixels,
-                      std::int64_t channels, float* total) {
+void accumulate_signs(const float* values, const marketplace::ProbeSigns& signs,
+                      std::int64_t pixels, std::int64_t channels, float* total) {
+  const std::uint32_t* words = signs.words;
   for (std::int64_t p = 0; p < pixels; ++p) {
+    const std::uint32_t flip = flip_of(signs, p);
     for (std::int64_t c = 0; c < channels; c += kVectorFloats) {
-      const VecU bits = sign_bits(words, c);
+      const VecU bits = sign_bits(words, c, flip);
       const std::int64_t left = channels - c;
       if (left >= kVectorFloats) {
         store(total + c, load(total + c) + (Vec)(bits ^ (VecU)load(values + c)));

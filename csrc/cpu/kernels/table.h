@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "core/walsh.h"
+
 namespace marketplace::cpu {
 
 // Matrix units take so many rows and steps of k at once. Their panels come in whole steps.
@@ -200,14 +202,14 @@ struct KernelTable {
   void (*cross_entropy)(const CrossEntropyArgs&);
   // out = a + scale * b
   void (*add_scaled)(const float* a, const float* b, float scale, float* out, std::int64_t count);
-  // Node perturbation, see signs.h; words: (pixels, ceil(channels / 32)).
+  // Node perturbation, see signs.h.
   void (*random_words)(std::uint64_t key, std::uint32_t sample, std::int64_t count,
                        std::uint32_t* out);
   // out = x + scale * sign, (pixels, channels)
-  void (*add_signs)(const float* x, const std::uint32_t* words, float scale, std::int64_t pixels,
+  void (*add_signs)(const float* x, const ProbeSigns& signs, float scale, std::int64_t pixels,
                     std::int64_t channels, float* out);
   // total (pixels, channels) += sign * values (channels)
-  void (*accumulate_signs)(const float* values, const std::uint32_t* words, std::int64_t pixels,
+  void (*accumulate_signs)(const float* values, const ProbeSigns& signs, std::int64_t pixels,
                            std::int64_t channels, float* total);
 };
 

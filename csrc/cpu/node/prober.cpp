@@ -248,16 +248,16 @@ void CpuNodeProber::disturb(std::size_t l, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
   Kept& kept = kept_[l];
   const float* changes = floats(tile.workspace.changes);  // (count, channels)
-  const auto* words = reinterpret_cast<const std::uint32_t*>(tile.workspace.words.get());
   float* errors = floats(tile.workspace.errors);
   std::fill_n(errors, tile.count * stage.sum_floats, 0.0f);
+  draw_signs(l, tile);
   for (std::int64_t k = 0; k < stage.probes; ++k) {
     add_noise(l, k, tile);
     follow(l, k, tile);
     double* sums = kept.changes.data() + (tile.task * stage.probes + k) * stage.channels;
     for (std::int64_t b = 0; b < tile.count; ++b) {
       const float* own = changes + b * stage.channels;
-      kernels_.accumulate_signs(own, words + b * stage.sign_words(), stage.pixels, stage.channels,
+      kernels_.accumulate_signs(own, signs_of(stage, k, b, tile), stage.pixels, stage.channels,
                                 errors + b * stage.sum_floats);
       for (std::int64_t c = 0; c < stage.channels; ++c) sums[c] += own[c];
     }
@@ -270,18 +270,32 @@ void CpuNodeProber::disturb(std::size_t l, const Tile& tile) {
   }
 }
 
-// Disturbs every sum of a tile; the signs stay behind in `words`.
-void CpuNodeProber::add_noise(std::size_t l, std::int64_t probe, const Tile& tile) {
+// The random signs of a tile, which all probes share.
+void CpuNodeProber::draw_signs(std::size_t l, const Tile& tile) {
   const NodeStage& stage = *stages_[l];
   auto* words = reinterpret_cast<std::uint32_t*>(tile.workspace.words.get());
+  const std::int64_t first = tile.block.first + tile.first;
+  for (std::int64_t b = 0; b < tile.count; ++b, words += stage.sign_words())
+    kernels_.random_words(stage.key(), static_cast<std::uint32_t>(first + b), stage.sign_words(),
+                          words);
+}
+
+// Of sample b of a tile in a probe.
+ProbeSigns CpuNodeProber::signs_of(const NodeStage& stage, std::int64_t probe, std::int64_t b,
+                                   const Tile& tile) {
+  const auto* words = reinterpret_cast<const std::uint32_t*>(tile.workspace.words.get());
+  return {words + b * stage.sign_words(), static_cast<std::uint32_t>(probe), stage.columns};
+}
+
+// Disturbs every sum of a tile.
+void CpuNodeProber::add_noise(std::size_t l, std::int64_t probe, const Tile& tile) {
+  const NodeStage& stage = *stages_[l];
   float* noisy = floats(tile.workspace.noisy);
-  for (std::int64_t b = 0; b < tile.count; ++b, words += stage.sign_words()) {
+  for (std::int64_t b = 0; b < tile.count; ++b) {
     const std::int64_t sample = tile.first + b;
-    kernels_.random_words(stage.key(probe), static_cast<std::uint32_t>(tile.block.first + sample),
-                          stage.sign_words(), words);
-    kernels_.add_signs(floats(kept_[l].sum) + sample * stage.sum_floats, words,
-                       kept_[l].noise[sample], stage.pixels, stage.channels,
-                       noisy + b * stage.sum_floats);
+    kernels_.add_signs(floats(kept_[l].sum) + sample * stage.sum_floats,
+                       signs_of(stage, probe, b, tile), kept_[l].noise[sample], stage.pixels,
+                       stage.channels, noisy + b * stage.sum_floats);
   }
 }
 

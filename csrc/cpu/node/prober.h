@@ -26,7 +26,7 @@ class CpuNodeProber : public NodeProber {
   // What one thread works in, for one tile of samples.
   struct Workspace {
     Buffer scratch, statistics;  // of programs
-    Buffer words, noisy;         // signs, and disturbed sums channels-last
+    Buffer words, noisy;         // random signs, and disturbed sums channels-last
     Buffer out, planes;          // what they turn into, and its changes channel by channel
     Buffer spread, logits;       // of one disturbed channel: the next sums, and the answers
     Buffer changes;              // (tile, channels) of the loss
@@ -62,12 +62,15 @@ class CpuNodeProber : public NodeProber {
   void keep(std::size_t stage, const Tile& tile);
   void close_form(const Tile& tile, std::int64_t b);
   void disturb(std::size_t stage, const Tile& tile);
+  void draw_signs(std::size_t stage, const Tile& tile);
   void add_noise(std::size_t stage, std::int64_t probe, const Tile& tile);
   void follow(std::size_t stage, std::int64_t probe, const Tile& tile);
   void measure(std::size_t stage, std::int64_t channel, const Tile& tile);
   void gather_gradients(std::int64_t count);
   void hand_over(float share, bool add, Directions& gradients) const;
   static const std::int32_t* first_label(const Tile& tile);
+  static ProbeSigns signs_of(const NodeStage& stage, std::int64_t probe, std::int64_t b,
+                             const Tile& tile);
 
   Models models_;
   const KernelTable& kernels_;

@@ -1,7 +1,6 @@
 #include "cpu/node/stage.h"
 
 #include <algorithm>
-#include <bit>
 
 namespace marketplace::cpu {
 namespace {
@@ -72,7 +71,7 @@ void NodeStage::prepare(const Models& models, const std::vector<std::uint64_t>& 
     if (slice) slice->refresh(models);
   sum_->pack(nullptr, 1);
   if (last) return;
-  keys_ = keys(seeds);
+  key_ = sign_key(seeds);
   prepare_channelwise();
   if (probes == 0) return;
   prepare_spread(models);
@@ -80,14 +79,13 @@ void NodeStage::prepare(const Models& models, const std::vector<std::uint64_t>& 
 }
 
 // Variant 0 is the leader's; variant k + 1 moves every channelwise parameter that learns by
-// `scale`, their values being of the order of one, with signs that are orthogonal over the probes.
+// `scale`, their values being of the order of one.
 void NodeStage::prepare_channelwise() {
   const Model& model = rest_slice->model();
   const std::int64_t n = model.parameter_count();
   if (probes == 0 || n == 0) return rest_->pack(nullptr, 1);
   flips_.resize((n + 31) / 32);
-  kernels_.random_words(keys_[0], kNoSample, static_cast<std::int64_t>(flips_.size()),
-                        flips_.data());
+  kernels_.random_words(key_, kNoSample, static_cast<std::int64_t>(flips_.size()), flips_.data());
   std::vector<float> values((probes + 1) * n);
   const float* base = model.values();
   for (std::int64_t k = -1; k < probes; ++k)
@@ -96,12 +94,10 @@ void NodeStage::prepare_channelwise() {
   rest_->pack(std::make_shared<const Vector>(std::move(values)), probes + 1);
 }
 
-// Of element i of the flat channelwise parameters, (parameters, channels), in probe k: a row of a
-// Walsh matrix per parameter.
+// Of element i of the flat channelwise parameters, (parameters, channels), in probe k.
 float NodeStage::sign(std::int64_t i, std::int64_t k) const {
-  const auto walsh = static_cast<std::uint64_t>(k & (i / channels + 1));
-  const bool flip = (flips_[i / 32] >> (i % 32) & 1u) != 0;
-  return (std::popcount(walsh) % 2 != 0) != flip ? -1.0f : 1.0f;
+  const std::uint32_t flip = flips_[i / 32] >> (i % 32) & 1u;
+  return walsh_of_parameter(static_cast<std::uint32_t>(k), i / channels) != flip ? -1.0f : 1.0f;
 }
 
 void NodeStage::prepare_spread(const Models& models) {

@@ -43,7 +43,7 @@ class NodeStage : public StageParts {
 
   // Takes over the market's weights. seeds (V,) of the spec; scale as in NodeProbe.
   void prepare(const Models& models, const std::vector<std::uint64_t>& seeds, float scale);
-  std::uint64_t key(std::int64_t probe) const { return keys_[probe]; }
+  std::uint64_t key() const { return key_; }  // of its random signs
 
   const Segment& run_sum() const { return *sum_; }         // planar -> channels-last
   const Segment& run_rest() const { return *rest_; }       // channels-last -> planar
@@ -69,7 +69,7 @@ class NodeStage : public StageParts {
   const KernelTable& kernels_;
   std::unique_ptr<Segment> sum_, rest_, spread_, tail_;
   std::unique_ptr<WeightGradient> gradient_;
-  std::vector<std::uint64_t> keys_;   // per probe
+  std::uint64_t key_ = 0;
   std::vector<std::uint32_t> flips_;  // random signs of (parameter, channel)
   float scale_ = 0;
 };

@@ -42,12 +42,14 @@ __device__ bool find_channels(const LayerShape& shape, const LayerDivisors& by, 
   return true;
 }
 
-// The signs of those channels, lowest bit first; a set bit is a minus.
-__device__ std::uint32_t signs_of(const std::uint32_t* words, const LayerShape& shape,
+// The signs of those channels in a probe, lowest bit first; a set bit is a minus.
+__device__ std::uint32_t signs_of(const ProbeSigns& signs, const LayerShape& shape,
                                   const Channels& at) {
   const std::int64_t row = at.sample * shape.pixels + at.pixel;
-  return words[row * words_per_pixel(shape.channels) + at.first / kWordBits] >>
-         (at.first % kWordBits);
+  const std::uint32_t word =
+      signs.words[row * words_per_pixel(shape.channels) + at.first / kWordBits];
+  const std::uint32_t flip = 0u - walsh_of_pixel(signs, at.pixel);
+  return (word ^ flip) >> (at.first % kWordBits);
 }
 
 __device__ float with_sign(std::uint32_t signs, int i, float value) {
@@ -84,11 +86,11 @@ __global__ void sign_words_kernel(const std::uint64_t* key, std::int64_t first, 
 }
 
 template <int N>
-__global__ void disturb_kernel(const float* sums, const std::uint32_t* words, const float* noise,
+__global__ void disturb_kernel(const float* sums, ProbeSigns probe, const float* noise,
                                LayerShape shape, LayerDivisors by, float* noisy) {
   Channels at;
   if (!find_channels<N>(shape, by, at)) return;
-  const std::uint32_t signs = signs_of(words, shape, at);
+  const std::uint32_t signs = signs_of(probe, shape, at);
   const float amplitude = noise[at.sample];
   const std::int64_t first = at.sample * shape.pixels * shape.channels + at.index;
   float values[N];
@@ -138,11 +140,11 @@ __global__ void collect_errors_kernel(CollectArgs args, LayerDivisors by) {
   Channels at;
   const LayerShape& shape = args.shape;
   if (!find_channels<N>(shape, by, at)) return;
-  const std::uint32_t signs = signs_of(args.words, shape, at);
+  const std::uint32_t signs = signs_of(args.signs, shape, at);
   const float base = args.base[at.sample];
   float* errors = args.errors + at.sample * shape.pixels * shape.channels + at.index;
   float sums[N] = {};
-  if (!args.fresh) load_floats(errors, sums);
+  if (args.signs.probe > 0) load_floats(errors, sums);
   for (int i = 0; i < N; ++i) {
     const float loss = args.losses[(at.first + i) * shape.samples + at.sample];
     sums[i] += with_sign(signs, i, loss - base);
@@ -184,17 +186,14 @@ __global__ void logit_errors_kernel(CrossEntropyArgs args, float* errors) {
   }
 }
 
-// Of channel c in probe k: a row of a Walsh matrix per parameter, flipped at random.
 __device__ float parameter_sign(const ChannelParameter& parameter, std::int64_t channel,
                                 std::int64_t probe) {
   const std::int64_t i = parameter.position * parameter.channels + channel;
   const std::uint32_t word = word_at(parameter.key[0], kNoSample,
                                      (parameter.count + kWordBits - 1) / kWordBits, i / kWordBits);
-  auto odd = static_cast<std::uint32_t>(word >> (i % kWordBits) & 1u);
-  for (auto walsh = static_cast<std::uint64_t>(probe & (parameter.position + 1)); walsh != 0;
-       walsh &= walsh - 1)
-    odd ^= 1u;
-  return odd != 0 ? -1.0f : 1.0f;
+  const std::uint32_t flip = word >> (i % kWordBits) & 1u;
+  const auto row = static_cast<std::uint32_t>(probe);
+  return walsh_of_parameter(row, parameter.position) != flip ? -1.0f : 1.0f;
 }
 
 __global__ void move_parameter_kernel(ChannelParameter parameter, const float* scale,
@@ -253,10 +252,10 @@ void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t c
          key, first, count, each, words);
 }
 
-void disturb_gpu(const float* sums, const std::uint32_t* words, const float* noise,
+void disturb_gpu(const float* sums, const ProbeSigns& signs, const float* noise,
                  const LayerShape& shape, float* noisy, const Stream& stream) {
   with_channels(shape, [&](auto n, Grid grid, LayerDivisors by) {
-    launch(disturb_kernel<n>, grid, Block{kBlockThreads}, 0, stream, sums, words, noise, shape, by,
+    launch(disturb_kernel<n>, grid, Block{kBlockThreads}, 0, stream, sums, signs, noise, shape, by,
            noisy);
   });
 }

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/walsh.h"
 #include "gpu/kernels/cross_entropy.h"
 #include "gpu/program.h"
 #include "gpu/runtime.h"
@@ -29,13 +30,13 @@ struct LayerShape {
 void noise_gpu(const float* sums, std::int64_t samples, std::int64_t each, const float* scale,
                float* noise, const Stream& stream);
 
-// words (count, each): signs of samples first, first + 1, ... under key[0], one bit an element, a
-// pixel's channels in words of their own, lowest bit first; a set bit is a minus.
+// words (count, each): random signs of samples first, first + 1, ... under key[0], one bit an
+// element, a pixel's channels in words of their own, lowest bit first; a set bit is a minus.
 void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t count,
                     std::int64_t each, std::uint32_t* words, const Stream& stream);
 
 // noisy = sums + sign * noise[sample].
-void disturb_gpu(const float* sums, const std::uint32_t* words, const float* noise,
+void disturb_gpu(const float* sums, const ProbeSigns& signs, const float* noise,
                  const LayerShape& shape, float* noisy, const Stream& stream);
 
 // planes (channels, samples, pixels) = out - base, which lie as `layout` says.
@@ -43,13 +44,12 @@ void planes_gpu(const float* out, const float* base, const LayerShape& shape, co
                 float* planes, const Stream& stream);
 
 struct CollectArgs {
-  const float* losses = nullptr;         // (channels, samples), of a disturbed channel each
-  const float* base = nullptr;           // (samples,), undisturbed
-  const std::uint32_t* words = nullptr;  // (samples, sign words)
+  const float* losses = nullptr;  // (channels, samples), of a disturbed channel each
+  const float* base = nullptr;    // (samples,), undisturbed
+  ProbeSigns signs;
   LayerShape shape;
   TileRange range;
-  bool fresh = false;         // the first probe: what was in `errors` does not count
-  float* errors = nullptr;    // += sign * (loss - base)
+  float* errors = nullptr;    // += sign * (loss - base); = with the first probe
   double* changes = nullptr;  // (pieces, stride): sums of loss - base, (channels,) of a piece
   std::int64_t stride = 0;
 };
@@ -60,7 +60,7 @@ void logit_errors_gpu(const CrossEntropyArgs& args, float* errors, const Stream&
 
 // A channelwise parameter: the `position`-th of its stage's flat ones, which are `count` in all.
 struct ChannelParameter {
-  const std::uint64_t* key = nullptr;  // of the stage's first probe
+  const std::uint64_t* key = nullptr;  // of the stage's random signs
   std::int64_t position = 0, count = 0, channels = 0, probes = 0;
 };
 

@@ -50,11 +50,9 @@ NodeArena plan_node_arena(const NodeMarket& market, std::int64_t sample_bytes, s
                           std::int64_t tile) {
   NodeArena arena;
   Extent extent;
-  std::int64_t keys = 0;
-  for (const NodeStage& stage : market.stages) keys += stage.parts.probes;
   arena.scale = extent.add(4);
   arena.labels = extent.add(count * 4);
-  arena.keys = extent.add(keys * 8);
+  arena.keys = extent.add(static_cast<std::int64_t>(market.stages.size()) * 8);
   arena.samples = extent.add(count * sample_bytes);
   arena.upload_bytes = extent.bytes();
   arena.input = extent.add(count * element_count(market.chain_shape) * 4);

@@ -11,7 +11,7 @@ namespace marketplace::gpu {
 
 // Byte offsets into one block.
 struct NodeArena {
-  // As it comes from the host: the noise's scale, labels, keys by stage and probe, the batch.
+  // As it comes from the host: the noise's scale, labels, a key by stage, the batch.
   std::int64_t scale = 0, labels = 0, keys = 0, samples = 0, upload_bytes = 0;
   std::int64_t input = 0, losses = 0;  // of all samples, at the chain's door and undisturbed
   std::int64_t tile = 0;               // samples

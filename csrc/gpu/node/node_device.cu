@@ -44,11 +44,9 @@ NodeDevice::NodeDevice(std::shared_ptr<const NodeMarket> market,
                    : std::nullopt;
   };
   entry_ = make(market_->entry);
-  std::int64_t keys = 0, channels = 0;
+  std::int64_t channels = 0;
   for (const NodeStage& stage : market_->stages) {
     stages_.push_back({make(stage.sum), make(stage.rest), make(stage.spread), make(stage.tail)});
-    first_key_.push_back(keys);
-    keys += stage.parts.probes;
     channels = std::max(channels, stage.parts.channels);
   }
   zeros_ = device_->pool.allocate(channels * 4, stream_);
@@ -88,9 +86,9 @@ void NodeDevice::upload(const NodeCall& call) {
   put(arena_.labels, call.labels->data + call.first, call.count * 4);
   std::int64_t to = arena_.keys;
   for (const NodeStage& stage : market_->stages) {
-    const auto keys = stage.parts.keys(call.probe->seeds[stage.parts.spec]);
-    put(to, keys.data(), static_cast<std::int64_t>(keys.size()) * 8);
-    to += static_cast<std::int64_t>(keys.size()) * 8;
+    const std::uint64_t key = stage.parts.sign_key(call.probe->seeds[stage.parts.spec]);
+    put(to, &key, 8);
+    to += 8;
   }
   const bool host = !prefix_ && call.batch->device == kHost;
   const Batch part = part_of(call);

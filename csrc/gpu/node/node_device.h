@@ -66,7 +66,8 @@ class NodeDevice {
   void follow_probe(std::size_t stage, std::int64_t probe, const TileRange& range) const;
   void measure(std::size_t stage, const NodeCall& call, const TileRange& range) const;
   void add_gradient(std::size_t stage, const TileRange& range) const;
-  const std::uint64_t* key(std::size_t stage, std::int64_t probe) const;
+  const std::uint64_t* key(std::size_t stage) const;
+  ProbeSigns signs(std::size_t stage, std::int64_t probe) const;
   CrossEntropyArgs losses_of(const NodeCall& call, const TileRange& range, std::int64_t rows,
                              const float* logits, float* losses) const;
 
@@ -85,7 +86,6 @@ class NodeDevice {
   std::unique_ptr<DeviceExecutor> prefix_;
   std::optional<DeviceSegment> entry_;
   std::vector<Stage> stages_;
-  std::vector<std::int64_t> first_key_;  // by stage
   NodeArena arena_;
   DeviceMemory arena_memory_, gradients_, changes_, report_;
   DeviceMemory zeros_;  // a row for every channel: all read the first

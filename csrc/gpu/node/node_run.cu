@@ -7,8 +7,13 @@
 
 namespace marketplace::gpu {
 
-const std::uint64_t* NodeDevice::key(std::size_t stage, std::int64_t probe) const {
-  return at<std::uint64_t>(arena_.keys) + first_key_[stage] + probe;
+const std::uint64_t* NodeDevice::key(std::size_t stage) const {
+  return at<std::uint64_t>(arena_.keys) + stage;
+}
+
+ProbeSigns NodeDevice::signs(std::size_t stage, std::int64_t probe) const {
+  return {at<std::uint32_t>(arena_.words), static_cast<std::uint32_t>(probe),
+          market_->stages[stage].parts.columns};
 }
 
 void NodeDevice::run(const NodeCall& call) const {
@@ -59,7 +64,7 @@ void NodeDevice::move_parameters(std::size_t l) const {
   const Model& model = parts.rest_slice->model();
   for (const Packing& packing : rest.program().packings) {
     ChannelParameter parameter;
-    parameter.key = key(l, 0);
+    parameter.key = key(l);
     parameter.position = model.offset(packing.id) / parts.channels;
     parameter.count = model.parameter_count();
     parameter.channels = parts.channels;
@@ -126,16 +131,17 @@ void NodeDevice::disturb(std::size_t l, const NodeCall& call, const TileRange& r
   const StageParts& parts = market_->stages[l].parts;
   noise_gpu(floats(arena_.sum[l]), range.count, parts.sum_floats, floats(arena_.scale),
             floats(arena_.noise), stream_);
+  sign_words_gpu(key(l), range.first, range.count, parts.sign_words(),
+                 at<std::uint32_t>(arena_.words), stream_);
   for (std::int64_t k = 0; k < parts.probes; ++k) {
     follow_probe(l, k, range);
     measure(l, call, range);
     CollectArgs args;
     args.losses = floats(arena_.path_losses);
     args.base = floats(arena_.losses) + range.first - call.first;
-    args.words = at<std::uint32_t>(arena_.words);
+    args.signs = signs(l, k);
     args.shape = {range.count, parts.pixels, parts.channels};
     args.range = range;
-    args.fresh = k == 0;
     args.errors = floats(arena_.errors);
     args.changes = changes() + market_->stages[l].changes_at + k * parts.channels;
     args.stride = market_->change_doubles;
@@ -146,9 +152,7 @@ void NodeDevice::disturb(std::size_t l, const NodeCall& call, const TileRange& r
 // The disturbed channels up to the next contraction, all at once; their changes are left apart.
 void NodeDevice::follow_probe(std::size_t l, std::int64_t k, const TileRange& range) const {
   const StageParts& parts = market_->stages[l].parts;
-  auto* words = at<std::uint32_t>(arena_.words);
-  sign_words_gpu(key(l, k), range.first, range.count, parts.sign_words(), words, stream_);
-  disturb_gpu(floats(arena_.sum[l]), words, floats(arena_.noise),
+  disturb_gpu(floats(arena_.sum[l]), signs(l, k), floats(arena_.noise),
               {range.count, parts.pixels, parts.channels}, floats(arena_.noisy), stream_);
   stages_[l].rest->run(device_->info,
                        {range.count,

@@ -127,10 +127,8 @@ void GpuNodeProber::add_task(std::size_t spec, const NodeProbe& probe, std::int6
   task.vectors = {target};
   const TaskNumbers numbers{share, probe.scale};
   std::vector<std::uint64_t> keys;
-  for (const NodeStage& stage : market_->stages) {
-    const auto mine = stage.parts.keys(probe.seeds[stage.parts.spec]);
-    keys.push_back(mine.empty() ? 0 : mine.front());
-  }
+  for (const NodeStage& stage : market_->stages)
+    keys.push_back(stage.parts.sign_key(probe.seeds[stage.parts.spec]));
   task.arguments.resize(sizeof numbers + keys.size() * 8);
   std::memcpy(task.arguments.data(), &numbers, sizeof numbers);
   std::memcpy(task.arguments.data() + sizeof numbers, keys.data(), keys.size() * 8);

@@ -46,7 +46,7 @@ class Defaults:
     probe_scale: float
     jitter: float
     node_lr: float = 0.003
-    node_probe_scale: float = 0.05
+    node_probe_scale: float = 0.003
     vendors: str = "8,40,512 with plan star, 8,8,8 with plan tree"
     plan: str = "star"
 

@@ -40,7 +40,7 @@ class PlanDefaults:
     focus: bool = False
 
 
-NODE = PlanDefaults(steps=100, lr=0.001, lr_decay=0.0, probe_scale=0.05, vendors=(1, 5, 1))
+NODE = PlanDefaults(steps=100, lr=0.001, lr_decay=0.0, probe_scale=0.003, vendors=(1, 5, 1))
 
 
 def scatter(steps: int, lr_decay: float, new_class_weight: float) -> PlanDefaults:

@@ -123,9 +123,10 @@ def _joined(norm: str, *sizes: int) -> list[Layers]:
     return [[layer for _ in range(size) for layer in next(pieces)] for size in sizes]
 
 
-# A probe of the last convolution costs next to nothing, one of the first two as much as a forward
-# pass for every channel: those two stay as they were drawn.
-NODE_VENDORS = (1, 1, 1, 17, 1)
+# A probe of the last convolution costs next to nothing, so it has enough to tell all pixels of a
+# channel apart, 36, and the norm behind them. One of the first two costs as much as a forward pass
+# for every channel: those two stay as they were drawn.
+NODE_VENDORS = (1, 1, 1, 65, 1)
 DIGIT_MARKETS = ("depth-3", "depth-1", "depth-5", "pyramid-32", "pyramid-64")
 
 

@@ -24,7 +24,7 @@ DEFAULTS = Defaults(
     lr_decay=0.001,
     probe_scale=0.01,
     jitter=0.01,
-    vendors="1,1,1,17,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
+    vendors="1,1,1,65,1 with plan node, 8,40,512 with star, 8,8,8 with tree",
     plan="node; star where that cannot run what is asked for or --vendors has one or three "
     "numbers, tree for pyramids",
 )
