@@ -119,15 +119,15 @@ class Optimizer(BestParts):
     probes on every sample: random signs are added to the channel's sums, and the change of that
     sample's loss tells which way was up. Over 2^k probes (2^k + 1 vendors) the signs of a channel's
     pixels are orthogonal: with as many probes as pixels and norm parameters what is learned of a
-    sum is exact, up to terms of the order of the noise. A channel is followed alone through the ops that keep
-    channels apart and through the next layer; only behind it does everything run anew: a probe of
-    the last convolution costs a few hundred operations. The weights' gradient is the outer product
-    of what was learned with the layer's input; a norm's weight and bias learn with the layer that
-    it follows. A spec with one vendor stays as it is; the last layer, a linear one, always learns
-    from its closed form, (softmax - one-hot) times its input. From the first trained spec on,
-    layers follow one another without branches, and none behind the first convolution or linear
-    layer is a batch or layer norm or a grouped convolution; norms before it stay as they are.
-    Only the specs before run in bfloat16. Replicas are averaged, not summed: gradients have a
+    sum is exact, up to terms of the order of the noise. A channel is followed alone through the ops
+    that keep channels apart and through the next layer; only behind it does everything run anew: a
+    probe of the last convolution costs a few hundred operations. The weights' gradient is the outer
+    product of what was learned with the layer's input; a norm's weight and bias learn with the
+    layer that it follows. A spec with one vendor stays as it is; the last layer, a linear one,
+    always learns from its closed form, (softmax - one-hot) times its input. From the first trained
+    spec on, layers follow one another without branches, and none behind the first convolution or
+    linear layer is a batch or layer norm or a grouped convolution; norms before it stay as they
+    are. Only the specs before run in bfloat16. Replicas are averaged, not summed: gradients have a
     size. ``docs/node.md`` has the formula and what it costs.
 
     Threads may share an optimizer and its market: calls take turns, and answers given while another
