@@ -112,6 +112,35 @@ def test_work_of_forward_and_backprop():
     first = 2 * 64 * 32 * 25 * 24 * 24
     assert network.backprop_flops(64) == 3 * network.forward_flops(64) - first
     assert network.backprop_flops(64) == pytest.approx(5.0e9, rel=0.01)
+    # weights of the last convolution and the output layer, and the latter's input
+    more = 2 * 64 * (64 * 64 * 9 * 36 + 2 * 5760)
+    assert network.backprop_flops(64, 8) == network.forward_flops(64) + more
+
+
+def test_plan_node_moves_the_last_layers_where_backprop_does():
+    """With a column of signs for every pixel, a step without momentum is along the gradient."""
+    pytest.importorskip("torch")
+    from benchmarks.learning import backprop, methods, network, ours
+
+    weights = network.first_weights(3)
+    x = np.random.default_rng(1).integers(0, 256, (16, 1, 28, 28), np.uint8)
+    y = np.arange(16, dtype=np.int32) % 10
+    settings = {name: methods.BY_NAME[name].settings for name in ("node", "adam-last")}
+    sgd = {"optimizer": "sgd", "momentum": 0.0}
+    trainers = [
+        ours.make({**settings["node"], "update": "momentum"}, weights, 0, 1),
+        backprop.make({**settings["adam-last"], **sgd}, weights, 0, 1),
+    ]
+    for trainer in trainers:
+        trainer.step(x, y, 1e-3)
+    mine, theirs = (trainer.weights() for trainer in trainers)
+    for key, value in weights.items():
+        steps = [(after[key] - value).ravel() for after in (mine, theirs)]
+        if network.layer_of(key) < 8:
+            assert not np.any(steps)
+            continue
+        cosine = steps[0] @ steps[1] / np.linalg.norm(steps[0]) / np.linalg.norm(steps[1])
+        assert cosine > 0.97, (key, cosine)
 
 
 def test_torch_computes_the_same_network_and_its_gradient():

@@ -1,4 +1,7 @@
-"""Backpropagation in PyTorch: SGD with momentum, or Adam with PyTorch's own betas."""
+"""Backpropagation in PyTorch: SGD with momentum, or Adam with PyTorch's own betas.
+
+Of all layers, or of those from the setting ``first`` on, by their index; the others stay.
+"""
 
 from typing import Any
 
@@ -22,9 +25,10 @@ class Backprop:
         self.torch = torch
         self.ops = Ops(torch.contiguous_format)
         self.parameters = {
-            key: torch.tensor(value, requires_grad=True) for key, value in weights.items()
+            key: torch.tensor(value, requires_grad=network.layer_of(key) >= first_of(settings))
+            for key, value in weights.items()
         }
-        found = list(self.parameters.values())
+        found = [value for value in self.parameters.values() if value.requires_grad]
         if settings["optimizer"] == "sgd":
             self.optimizer: Any = torch.optim.SGD(
                 found, lr=settings["lr"], momentum=settings["momentum"]
@@ -55,7 +59,13 @@ class Backprop:
 
 def flops_per_step(settings: Settings) -> int:
     """Count forward and backward pass."""
-    return network.backprop_flops(settings["batch"])
+    return network.backprop_flops(settings["batch"], first_of(settings))
+
+
+def first_of(settings: Settings) -> int:
+    """Give the first layer that learns."""
+    first: int = settings.get("first", 0)
+    return first
 
 
 def make(settings: Settings, weights: Weights, seed: int, threads: int) -> Backprop:

@@ -99,6 +99,11 @@ ALL = (
     Method("adam", "backprop: Adam (PyTorch)", "torch", "backprop",
            {"batch": BATCH, "schedule": "cosine", "optimizer": "adam", "lr": 3e-3},
            1000, "tab:red", _lattice(lr=(3e-4, 1e-3, 3e-3, 1e-2))),
+    # what plan node learns, and with its errors exact the same gradients: its fair comparison
+    Method("adam-last", "backprop of the last convolution and output alone: Adam (PyTorch)",
+           "torch", "backprop",
+           {"batch": BATCH, "schedule": "cosine", "optimizer": "adam", "lr": 3e-3, "first": 8},
+           1000, "black", _lattice(lr=(3e-4, 1e-3, 3e-3, 1e-2))),
     Method("open-es", "Open-ES (evosax), Adam", "evosax", "evosax_open_es",
            _STRATEGY, 200, "tab:green", _NOISE_GRID),
     Method("open-es-torch", "Open-ES (written here, PyTorch), Adam", "torch", "open_es",

@@ -62,6 +62,11 @@ def join(specs: Sequence[Any]) -> Weights:
     return weights
 
 
+def layer_of(key: str) -> int:
+    """Give the index of the layer that a weight belongs to."""
+    return int(key.split(".")[1])
+
+
 def _moved(key: str, by: int) -> str:
     """Name a spec's key after its layer's place in the network."""
     _, index, name = key.split(".")
@@ -100,10 +105,14 @@ def forward_flops(batch: int) -> int:
     return 2 * batch * sum(multiply_adds().values())
 
 
-def backprop_flops(batch: int) -> int:
-    """Count forward and backward pass: nobody needs the first layer's input gradient."""
+def backprop_flops(batch: int, first: int = 0) -> int:
+    """Count forward and backward pass of the layers that learn, from index ``first`` on.
+
+    Nobody needs the input gradient of the first of them.
+    """
     counts = multiply_adds()
-    return 2 * batch * (3 * sum(counts.values()) - counts[0])
+    learning = [count for index, count in counts.items() if index >= first]
+    return 2 * batch * (sum(counts.values()) + 2 * sum(learning) - learning[0])
 
 
 # -- accuracy --------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ namespace {
 constexpr int kWordBits = 32;
 constexpr double kSilence = 1e-30;  // a root mean square below it says nothing of a layer's size
 
-// By the blocks of a sample, by the channels of a pixel.
+// By the blocks of a sample, by the channels of a pixel, by the samples of a probe.
 struct LayerDivisors {
-  Divisor blocks, channels;
+  Divisor blocks, channels, samples;
 };
 
 __device__ std::int64_t words_per_pixel(std::int64_t channels) {
@@ -26,10 +26,10 @@ __device__ std::uint32_t word_at(std::uint64_t key, std::uint32_t sample, std::i
   return index < half ? words.lane0 : words.lane1;
 }
 
-// What a thread has of (samples, pixels, channels): N neighbouring channels of a pixel.
+// What a thread has of (probes, samples, pixels, channels): N neighbouring channels of a pixel.
 struct Channels {
   std::int64_t sample, index;  // index: of the first, in the sample
-  std::uint32_t pixel, first;
+  std::uint32_t probe, pixel, first;
 };
 
 // False behind the end of a sample.
@@ -38,18 +38,24 @@ __device__ bool find_channels(const LayerShape& shape, const LayerDivisors& by, 
   const Part part = part_of<N>(by.blocks);
   if (part.first >= shape.pixels * shape.channels) return false;
   const Division at = by.channels.divide(static_cast<std::uint32_t>(part.first));
-  found = {part.row, part.first, at.quotient, at.remainder};
+  const Division row = by.samples.divide(part.row);
+  found = {row.remainder, part.first, row.quotient, at.quotient, at.remainder};
   return true;
 }
 
-// The signs of those channels in a probe, lowest bit first; a set bit is a minus.
-__device__ std::uint32_t signs_of(const ProbeSigns& signs, const LayerShape& shape,
-                                  const Channels& at) {
+// The random signs of those channels, lowest bit first; a set bit is a minus.
+__device__ std::uint32_t random_signs(const ProbeSigns& signs, const LayerShape& shape,
+                                      const Channels& at) {
   const std::int64_t row = at.sample * shape.pixels + at.pixel;
-  const std::uint32_t word =
-      signs.words[row * words_per_pixel(shape.channels) + at.first / kWordBits];
-  const std::uint32_t flip = 0u - walsh_of_pixel(signs, at.pixel);
-  return (word ^ flip) >> (at.first % kWordBits);
+  return signs.words[row * words_per_pixel(shape.channels) + at.first / kWordBits] >>
+         (at.first % kWordBits);
+}
+
+// Those of probe `signs.probe + probe`.
+__device__ std::uint32_t signs_of(std::uint32_t random, ProbeSigns signs, std::uint32_t probe,
+                                  const Channels& at) {
+  signs.probe += probe;
+  return random ^ (0u - walsh_of_pixel(signs, at.pixel));
 }
 
 __device__ float with_sign(std::uint32_t signs, int i, float value) {
@@ -90,24 +96,33 @@ __global__ void disturb_kernel(const float* sums, ProbeSigns probe, const float*
                                LayerShape shape, LayerDivisors by, float* noisy) {
   Channels at;
   if (!find_channels<N>(shape, by, at)) return;
-  const std::uint32_t signs = signs_of(probe, shape, at);
+  const std::uint32_t signs = signs_of(random_signs(probe, shape, at), probe, at.probe, at);
   const float amplitude = noise[at.sample];
-  const std::int64_t first = at.sample * shape.pixels * shape.channels + at.index;
+  const std::int64_t each = shape.pixels * shape.channels;
   float values[N];
-  load_floats(sums + first, values);
+  load_floats(sums + at.sample * each + at.index, values);
   for (int i = 0; i < N; ++i) values[i] += with_sign(signs, i, amplitude);
-  store_floats(values, noisy + first);
+  store_floats(values, noisy + (at.probe * shape.samples + at.sample) * each + at.index);
 }
 
+// Where planes come from: by the pixels of a sample, by those of a probe, by the blocks of a row.
+struct PlaneDivisors {
+  Divisor sample, probe, blocks;
+};
+
 // A row for every channel: its samples and their pixels.
-__global__ void planes_kernel(const float* out, const float* base, LayerShape shape, Divisor pixels,
-                              Divisor blocks, float* planes) {
-  const Part part = part_of<1>(blocks);
-  const std::int64_t each = shape.samples * shape.pixels;
+__global__ void planes_kernel(const float* out, const float* base, LayerShape shape,
+                              PlaneDivisors by, float* planes) {
+  const Part part = part_of<1>(by.blocks);
+  const std::int64_t each = shape.probes * shape.samples * shape.pixels;
   if (part.first >= each) return;
-  const Division at = pixels.divide(static_cast<std::uint32_t>(part.first));
-  const std::int64_t from = (at.quotient * shape.channels + part.row) * shape.pixels + at.remainder;
-  planes[part.row * each + part.first] = out[from] - base[from];
+  const auto from = [&](std::uint32_t index) {
+    const Division at = by.sample.divide(index);
+    return (at.quotient * shape.channels + part.row) * shape.pixels + at.remainder;
+  };
+  const auto index = static_cast<std::uint32_t>(part.first);
+  const std::uint32_t undisturbed = by.probe.divide(index).remainder;
+  planes[part.row * each + part.first] = out[from(index)] - base[from(undisturbed)];
 }
 
 constexpr int kTile = 32;  // pixels, and channels, of a block of threads
@@ -115,18 +130,19 @@ constexpr int kTile = 32;  // pixels, and channels, of a block of threads
 // The same of pixels whose channels are neighbours, by way of shared memory: threads read and write
 // neighbours.
 __global__ void turned_planes_kernel(const float* out, const float* base, LayerShape shape,
-                                     Divisor tiles, float* planes) {
+                                     Divisor tiles, Divisor probe, float* planes) {
   __shared__ float tile[kTile][kTile + 1];  // no two of a column on one bank
   const Division at = tiles.divide(blockIdx.x);
   const std::int64_t pixel = static_cast<std::int64_t>(at.quotient) * kTile;
   const std::int64_t channel = static_cast<std::int64_t>(at.remainder) * kTile;
-  const std::int64_t each = shape.samples * shape.pixels;
+  const std::int64_t each = shape.probes * shape.samples * shape.pixels;
   const int x = static_cast<int>(threadIdx.x) % kTile, y = static_cast<int>(threadIdx.x) / kTile;
   // read
   for (int i = y; i < kTile; i += kBlockThreads / kTile) {
     if (pixel + i >= each || channel + x >= shape.channels) continue;
-    const std::int64_t from = (pixel + i) * shape.channels + channel + x;
-    tile[i][x] = out[from] - base[from];
+    const std::int64_t undisturbed = probe.divide(static_cast<std::uint32_t>(pixel + i)).remainder;
+    tile[i][x] = out[(pixel + i) * shape.channels + channel + x] -
+                 base[undisturbed * shape.channels + channel + x];
   }
   __syncthreads();
   // write
@@ -135,38 +151,49 @@ __global__ void turned_planes_kernel(const float* out, const float* base, LayerS
       planes[(channel + i) * each + pixel + x] = tile[x][i];
 }
 
+// One thread goes through all probes, in their order.
 template <int N>
 __global__ void collect_errors_kernel(CollectArgs args, LayerDivisors by) {
   Channels at;
   const LayerShape& shape = args.shape;
   if (!find_channels<N>(shape, by, at)) return;
-  const std::uint32_t signs = signs_of(args.signs, shape, at);
+  const std::uint32_t random = random_signs(args.signs, shape, at);
   const float base = args.base[at.sample];
   float* errors = args.errors + at.sample * shape.pixels * shape.channels + at.index;
   float sums[N] = {};
   if (args.signs.probe > 0) load_floats(errors, sums);
-  for (int i = 0; i < N; ++i) {
-    const float loss = args.losses[(at.first + i) * shape.samples + at.sample];
-    sums[i] += with_sign(signs, i, loss - base);
+  for (std::uint32_t k = 0; k < shape.probes; ++k) {
+    const std::uint32_t signs = signs_of(random, args.signs, k, at);
+    for (int i = 0; i < N; ++i) {
+      const std::int64_t row = (at.first + i) * shape.probes + k;
+      sums[i] += with_sign(signs, i, args.losses[row * shape.samples + at.sample] - base);
+    }
   }
   store_floats(sums, errors);
 }
 
-// One thread for a channel of a piece.
+// One thread for a channel of a probe of a piece.
 __global__ void collect_changes_kernel(CollectArgs args) {
-  const std::int64_t channel = thread_index() % args.shape.channels;
-  const std::int64_t piece =
-      args.range.first / args.range.piece + thread_index() / args.shape.channels;
+  const std::int64_t channels = args.shape.channels, probes = args.shape.probes;
+  const std::int64_t channel = thread_index() % channels, row = thread_index() / channels;
+  const std::int64_t probe = row % probes;
+  const std::int64_t piece = args.range.first / args.range.piece + row / probes;
   const std::int64_t start = piece * args.range.piece, last = args.range.first + args.range.count;
   if (start >= last) return;
   const std::int64_t begin = start < args.range.first ? args.range.first : start;
   const std::int64_t end = start + args.range.piece < last ? start + args.range.piece : last;
-  double& changes = args.changes[piece * args.stride + channel];
+  double& changes = args.changes[piece * args.stride + probe * channels + channel];
   double sum = begin == start ? 0.0 : changes;  // or an earlier tile began the piece
-  const float* losses = args.losses + channel * args.shape.samples;
+  const float* losses = args.losses + (channel * probes + probe) * args.shape.samples;
   for (std::int64_t s = begin - args.range.first; s < end - args.range.first; ++s)
     sum += losses[s] - args.base[s];
   changes = sum;
+}
+
+__global__ void repeat_labels_kernel(const std::int32_t* labels, std::int64_t count,
+                                     std::int64_t times, std::int32_t* out) {
+  const std::int64_t i = thread_index();
+  if (i < times * count) out[i] = labels[i % count];
 }
 
 __global__ void logit_errors_kernel(CrossEntropyArgs args, float* errors) {
@@ -230,12 +257,13 @@ __global__ void pack_spread_kernel(SpreadArgs args) {
   to[row * args.padded_depth + r] = args.weight[i];
 }
 
-// Calls run(n, grid, divisors), n channels to a thread.
+// Calls run(n, grid, divisors), n channels to a thread, for every sample of `probes` probes.
 template <class Run>
-void with_channels(const LayerShape& shape, Run run) {
+void with_channels(const LayerShape& shape, std::int64_t probes, Run run) {
   with_vectors<float>(shape.channels, {}, [&](auto n) {
-    const RowBlocks blocks(shape.samples, shape.pixels * shape.channels, n);
-    run(n, blocks.grid, LayerDivisors{blocks.divisor, Divisor(shape.channels)});
+    const RowBlocks blocks(probes * shape.samples, shape.pixels * shape.channels, n);
+    run(n, blocks.grid,
+        LayerDivisors{blocks.divisor, Divisor(shape.channels), Divisor(shape.samples)});
   });
 }
 
@@ -254,7 +282,7 @@ void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t c
 
 void disturb_gpu(const float* sums, const ProbeSigns& signs, const float* noise,
                  const LayerShape& shape, float* noisy, const Stream& stream) {
-  with_channels(shape, [&](auto n, Grid grid, LayerDivisors by) {
+  with_channels(shape, shape.probes, [&](auto n, Grid grid, LayerDivisors by) {
     launch(disturb_kernel<n>, grid, Block{kBlockThreads}, 0, stream, sums, signs, noise, shape, by,
            noisy);
   });
@@ -262,26 +290,33 @@ void disturb_gpu(const float* sums, const ProbeSigns& signs, const float* noise,
 
 void planes_gpu(const float* out, const float* base, const LayerShape& shape, const Layout& layout,
                 float* planes, const Stream& stream) {
-  const std::int64_t each = shape.samples * shape.pixels;
+  const std::int64_t each = shape.probes * shape.samples * shape.pixels;
+  const Divisor probe(shape.samples * shape.pixels);
   const RowBlocks blocks(shape.channels, each, 1);
   const std::int64_t tiles = (shape.channels + kTile - 1) / kTile;
   if (layout.planar())
     launch(planes_kernel, blocks.grid, Block{kBlockThreads}, 0, stream, out, base, shape,
-           Divisor(shape.pixels), blocks.divisor, planes);
+           PlaneDivisors{Divisor(shape.pixels), probe, blocks.divisor}, planes);
   else
     launch(turned_planes_kernel, Grid{(each + kTile - 1) / kTile * tiles}, Block{kBlockThreads}, 0,
-           stream, out, base, shape, Divisor(tiles), planes);
+           stream, out, base, shape, Divisor(tiles), probe, planes);
 }
 
 void collect_gpu(const CollectArgs& args, const Stream& stream) {
   const TileRange& range = args.range;
   const std::int64_t pieces =
       (range.first + range.count - 1) / range.piece - range.first / range.piece + 1;
-  with_channels(args.shape, [&](auto n, Grid grid, LayerDivisors by) {
+  with_channels(args.shape, 1, [&](auto n, Grid grid, LayerDivisors by) {
     launch(collect_errors_kernel<n>, grid, Block{kBlockThreads}, 0, stream, args, by);
   });
-  launch(collect_changes_kernel, blocks_for(pieces * args.shape.channels), Block{kBlockThreads}, 0,
-         stream, args);
+  launch(collect_changes_kernel, blocks_for(pieces * args.shape.probes * args.shape.channels),
+         Block{kBlockThreads}, 0, stream, args);
+}
+
+void repeat_labels_gpu(const std::int32_t* labels, std::int64_t count, std::int64_t times,
+                       std::int32_t* out, const Stream& stream) {
+  launch(repeat_labels_kernel, blocks_for(times * count), Block{kBlockThreads}, 0, stream, labels,
+         count, times, out);
 }
 
 void logit_errors_gpu(const CrossEntropyArgs& args, float* errors, const Stream& stream) {

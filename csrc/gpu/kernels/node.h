@@ -20,9 +20,10 @@ struct TileRange {
   std::int64_t first = 0, count = 0, piece = 1;
 };
 
-// How a layer's results are cut: (samples, pixels, channels).
+// How a layer's results are cut: (samples, pixels, channels), or of several probes at once:
+// (probes, samples, pixels, channels).
 struct LayerShape {
-  std::int64_t samples = 0, pixels = 1, channels = 0;
+  std::int64_t samples = 0, pixels = 1, channels = 0, probes = 1;
 };
 
 // noise (samples,) = scale[0] times the root mean square of a sample's `each` sums; scale[0] where
@@ -35,25 +36,31 @@ void noise_gpu(const float* sums, std::int64_t samples, std::int64_t each, const
 void sign_words_gpu(const std::uint64_t* key, std::int64_t first, std::int64_t count,
                     std::int64_t each, std::uint32_t* words, const Stream& stream);
 
-// noisy = sums + sign * noise[sample].
+// noisy (probes, ...) = sums + sign * noise[sample]; signs: of the first of the probes.
 void disturb_gpu(const float* sums, const ProbeSigns& signs, const float* noise,
                  const LayerShape& shape, float* noisy, const Stream& stream);
 
-// planes (channels, samples, pixels) = out - base, which lie as `layout` says.
+// planes (channels, probes, samples, pixels) = out (probes, ...) - base, which lie as `layout`
+// says.
 void planes_gpu(const float* out, const float* base, const LayerShape& shape, const Layout& layout,
                 float* planes, const Stream& stream);
 
 struct CollectArgs {
-  const float* losses = nullptr;  // (channels, samples), of a disturbed channel each
+  const float* losses = nullptr;  // (channels, probes, samples), of a disturbed channel each
   const float* base = nullptr;    // (samples,), undisturbed
-  ProbeSigns signs;
+  ProbeSigns signs;               // of the first of the probes
   LayerShape shape;
   TileRange range;
-  float* errors = nullptr;    // += sign * (loss - base); = with the first probe
-  double* changes = nullptr;  // (pieces, stride): sums of loss - base, (channels,) of a piece
+  float* errors = nullptr;  // += sign * (loss - base); = where the first probe is among these
+  double* changes =
+      nullptr;  // (pieces, stride): sums of loss - base, (probes, channels) of a piece
   std::int64_t stride = 0;
 };
 void collect_gpu(const CollectArgs& args, const Stream& stream);
+
+// out (times, count) = labels (count,).
+void repeat_labels_gpu(const std::int32_t* labels, std::int64_t count, std::int64_t times,
+                       std::int32_t* out, const Stream& stream);
 
 // errors (samples, classes) = softmax(logits) - one-hot(label); zero where the label is ignored.
 void logit_errors_gpu(const CrossEntropyArgs& args, float* errors, const Stream& stream);

@@ -47,7 +47,7 @@ NodeDevice::NodeDevice(std::shared_ptr<const NodeMarket> market,
   std::int64_t channels = 0;
   for (const NodeStage& stage : market_->stages) {
     stages_.push_back({make(stage.sum), make(stage.rest), make(stage.spread), make(stage.tail)});
-    channels = std::max(channels, stage.parts.channels);
+    channels = std::max(channels, stage.parts.channels * stage.parts.probes);
   }
   zeros_ = device_->pool.allocate(channels * 4, stream_);
   fill_bytes(zeros_.get(), 0, channels * 4, stream_);
@@ -143,6 +143,7 @@ NodeDevice::Recorded NodeDevice::recorded(const NodeCall& call) const {
                  arena_.tile,
                  call.labels->ignore_index.has_value(),
                  call.labels->ignore_index.value_or(0)};
+  now.numbers.insert(now.numbers.end(), arena_.group.begin(), arena_.group.end());
   now.pointers = {arena_memory_.get(), gradients_.get(), changes_.get()};
   now.pointers.insert(now.pointers.end(), call.bases.begin(), call.bases.end());
   return now;

@@ -63,8 +63,11 @@ class NodeDevice {
   void run_leader(const NodeCall& call, const TileRange& range) const;
   void enter(const TileRange& range, std::int64_t first) const;
   void disturb(std::size_t stage, const NodeCall& call, const TileRange& range) const;
-  void follow_probe(std::size_t stage, std::int64_t probe, const TileRange& range) const;
+  void follow_probes(std::size_t stage, std::int64_t first, const TileRange& range) const;
   void measure(std::size_t stage, const NodeCall& call, const TileRange& range) const;
+  void collect(std::size_t stage, std::int64_t first, const NodeCall& call,
+               const TileRange& range) const;
+  LayerShape shape_of(std::size_t stage, const TileRange& range) const;
   void add_gradient(std::size_t stage, const TileRange& range) const;
   const std::uint64_t* key(std::size_t stage) const;
   ProbeSigns signs(std::size_t stage, std::int64_t probe) const;
@@ -88,7 +91,7 @@ class NodeDevice {
   std::vector<Stage> stages_;
   NodeArena arena_;
   DeviceMemory arena_memory_, gradients_, changes_, report_;
-  DeviceMemory zeros_;  // a row for every channel: all read the first
+  DeviceMemory zeros_;  // a row for every channel of every probe: all read the first
   PinnedMemory staging_, fetched_;
   Recorded last_;
   Graph graph_;

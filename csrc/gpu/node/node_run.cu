@@ -118,12 +118,18 @@ void NodeDevice::run_leader(const NodeCall& call, const TileRange& range) const 
     stages_[l].sum->run(device_->info, {range.count, 0, floats(arena_.in[l]), sum, scratch, {}},
                         stream_);
     if (stages_[l].rest)
-      stages_[l].rest->run(device_->info,
-                           {range.count, 0, sum, floats(arena_.in[l + 1]), scratch, {}}, stream_);
+      stages_[l].rest->run(
+          device_->info, {range.count, 0, sum, floats(arena_.in[l + 1]), scratch, {}, 1}, stream_);
   }
   cross_entropy_gpu(
       losses_of(call, range, 1, floats(arena_.sum.back()), floats(arena_.losses) + first),
       device_->info, stream_);
+}
+
+// A group of a stage's probes on a tile.
+LayerShape NodeDevice::shape_of(std::size_t l, const TileRange& range) const {
+  const StageParts& parts = market_->stages[l].parts;
+  return {range.count, parts.pixels, parts.channels, arena_.group[l]};
 }
 
 // All probes of a stage; leaves the tile's errors.
@@ -133,65 +139,78 @@ void NodeDevice::disturb(std::size_t l, const NodeCall& call, const TileRange& r
             floats(arena_.noise), stream_);
   sign_words_gpu(key(l), range.first, range.count, parts.sign_words(),
                  at<std::uint32_t>(arena_.words), stream_);
-  for (std::int64_t k = 0; k < parts.probes; ++k) {
-    follow_probe(l, k, range);
+  repeat_labels_gpu(at<std::int32_t>(arena_.labels) + range.first - call.first, range.count,
+                    arena_.group[l], at<std::int32_t>(arena_.group_labels), stream_);
+  for (std::int64_t k = 0; k < parts.probes; k += arena_.group[l]) {
+    follow_probes(l, k, range);
     measure(l, call, range);
-    CollectArgs args;
-    args.losses = floats(arena_.path_losses);
-    args.base = floats(arena_.losses) + range.first - call.first;
-    args.signs = signs(l, k);
-    args.shape = {range.count, parts.pixels, parts.channels};
-    args.range = range;
-    args.errors = floats(arena_.errors);
-    args.changes = changes() + market_->stages[l].changes_at + k * parts.channels;
-    args.stride = market_->change_doubles;
-    collect_gpu(args, stream_);
+    collect(l, k, call, range);
   }
 }
 
-// The disturbed channels up to the next contraction, all at once; their changes are left apart.
-void NodeDevice::follow_probe(std::size_t l, std::int64_t k, const TileRange& range) const {
-  const StageParts& parts = market_->stages[l].parts;
-  disturb_gpu(floats(arena_.sum[l]), signs(l, k), floats(arena_.noise),
-              {range.count, parts.pixels, parts.channels}, floats(arena_.noisy), stream_);
-  stages_[l].rest->run(device_->info,
-                       {range.count,
-                        1 + k,
-                        floats(arena_.noisy),
-                        floats(arena_.out),
-                        at<std::byte>(arena_.scratch),
-                        {}},
-                       stream_);
-  planes_gpu(floats(arena_.out), floats(arena_.in[l + 1]),
-             {range.count, parts.out_pixels, parts.channels}, market_->stages[l].out_layout(),
+// The disturbed channels of a group up to the next contraction, all at once; their changes are left
+// apart.
+void NodeDevice::follow_probes(std::size_t l, std::int64_t first, const TileRange& range) const {
+  const LayerShape shape = shape_of(l, range);
+  disturb_gpu(floats(arena_.sum[l]), signs(l, first), floats(arena_.noise), shape,
+              floats(arena_.noisy), stream_);
+  DeviceSegment::Call rest;
+  rest.samples = range.count;
+  rest.variant = 1 + first;
+  rest.in = floats(arena_.noisy);
+  rest.out = floats(arena_.out);
+  rest.scratch = at<std::byte>(arena_.scratch);
+  rest.rows = shape.probes;
+  stages_[l].rest->run(device_->info, rest, stream_);
+  LayerShape out = shape;
+  out.pixels = market_->stages[l].parts.out_pixels;
+  planes_gpu(floats(arena_.out), floats(arena_.in[l + 1]), out, market_->stages[l].out_layout(),
              floats(arena_.planes), stream_);
 }
 
-// Every disturbed channel alone through the next contraction and on to its losses.
+// Every disturbed channel alone through the next contraction and on to its losses: rows of
+// channels, whose samples are those of every probe.
 void NodeDevice::measure(std::size_t l, const NodeCall& call, const TileRange& range) const {
   const StageParts& parts = market_->stages[l].parts;
   const Stage& stage = stages_[l];
+  const std::int64_t group = arena_.group[l], samples = group * range.count;
   auto* scratch = at<std::byte>(arena_.scratch);
   float* sums = floats(arena_.spread);
   float* losses = floats(arena_.path_losses);
-  stage.spread->run(device_->info, {range.count, 0, floats(arena_.planes), sums, scratch, {}},
-                    stream_);
+  stage.spread->run(device_->info, {samples, 0, floats(arena_.planes), sums, scratch, {}}, stream_);
   binary_gpu(DType::float32, false, parts.relu_first, {sums, nullptr},
-             {floats(arena_.sum[l + 1]), zeros_.get<std::int32_t>()}, sums, parts.channels,
+             {floats(arena_.sum[l + 1]), zeros_.get<std::int32_t>()}, sums, parts.channels * group,
              range.count * element_count(parts.next_sum), stream_);
-  const float* logits = sums;
+  CrossEntropyArgs args = losses_of(call, range, parts.channels, sums, losses);
+  args.labels = at<std::int32_t>(arena_.group_labels);
+  args.samples = samples;
   if (stage.tail) {
-    const CrossEntropyArgs args = losses_of(call, range, parts.channels, nullptr, losses);
     const bool fused = fuses_loss(stage.tail->segment());
     LossArgs loss;
     if (fused) loss = {args.labels, losses, args.ignoring, args.ignored};
     stage.tail->run(device_->info,
-                    {range.count, 0, sums, fused ? nullptr : floats(arena_.logits), scratch, loss},
+                    {samples, 0, sums, fused ? nullptr : floats(arena_.logits), scratch, loss},
                     stream_);
     if (fused) return;
-    logits = floats(arena_.logits);
+    args.logits = floats(arena_.logits);
   }
-  cross_entropy_gpu(losses_of(call, range, parts.channels, logits, losses), device_->info, stream_);
+  cross_entropy_gpu(args, device_->info, stream_);
+}
+
+// What a group's losses tell of the errors and of the channelwise parameters.
+void NodeDevice::collect(std::size_t l, std::int64_t first, const NodeCall& call,
+                         const TileRange& range) const {
+  CollectArgs args;
+  args.losses = floats(arena_.path_losses);
+  args.base = floats(arena_.losses) + range.first - call.first;
+  args.signs = signs(l, first);
+  args.shape = shape_of(l, range);
+  args.range = range;
+  args.errors = floats(arena_.errors);
+  args.changes =
+      changes() + market_->stages[l].changes_at + first * market_->stages[l].parts.channels;
+  args.stride = market_->change_doubles;
+  collect_gpu(args, stream_);
 }
 
 // Adds the outer product of a stage's errors and its input to the sums of their pieces.

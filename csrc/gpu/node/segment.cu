@@ -11,7 +11,7 @@ Schedule rows_of_variants(std::int64_t variants, std::int64_t rows) {
   plan.input_count = rows;
   plan.levels.resize(1);
   for (std::int64_t r = 0; r < rows; ++r) {
-    plan.levels[0].vendor.push_back(static_cast<std::int32_t>(variants == rows ? r : 0));
+    plan.levels[0].vendor.push_back(static_cast<std::int32_t>(variants > 1 ? r : 0));
     plan.levels[0].parent.push_back(static_cast<std::int32_t>(r));
   }
   return make_schedule(plan, {rows}, {-1});
@@ -114,11 +114,13 @@ void DeviceSegment::pack(const std::vector<const float*>& bases, const Stream& s
 }
 
 void DeviceSegment::run(const DeviceInfo& device, const Call& call, const Stream& stream) const {
-  const Places places = segment_->places(call.samples);
+  Chunk chunk = segment_->schedule.chunks.front();
+  if (call.rows > 0) chunk.rows = chunk.parents = call.rows;
+  const Places places = segment_->places(call.samples, chunk.rows);
   RunArgs args;
   args.program = &segment_->program;
   args.places = &places;
-  args.chunk = &segment_->schedule.chunks.front();
+  args.chunk = &chunk;
   args.table = table<std::int32_t>(schedule_);
   args.taps = taps();
   args.packed = packed(call.variant);

@@ -16,7 +16,8 @@ namespace marketplace::gpu {
 
 using Models = std::vector<std::shared_ptr<Model>>;
 
-// Row r of a call runs variant r of the weights, or the only one, on input r.
+// Row r of a call runs variant r of the weights, counted from the call's first, or the only one, on
+// input r.
 struct Segment {
   Program program;
   Schedule schedule;  // of one chunk
@@ -36,8 +37,9 @@ struct Segment {
   };
   std::vector<Running> running;
 
-  Places places(std::int64_t samples) const {
-    return place_slots(program, DType::float32, rows, rows, samples);
+  Places places(std::int64_t samples) const { return places(samples, rows); }
+  Places places(std::int64_t samples, std::int64_t some) const {
+    return place_slots(program, DType::float32, some, some, samples);
   }
 };
 
@@ -70,6 +72,7 @@ class DeviceSegment {
     float* out = nullptr;                   // (rows, samples, output), unless there is a loss
     std::byte* scratch = nullptr;
     LossArgs loss;
+    std::int64_t rows = 0;  // 0: all; fewer where there are no products
   };
   void run(const DeviceInfo& device, const Call& call, const Stream& stream) const;
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "gpu/node/stage.h"
 
 namespace marketplace::gpu {
@@ -10,7 +12,7 @@ NodeStage::NodeStage(const Models& models, const Chain& chain, std::size_t index
   sum = share(make_segment(*p.sum_slice, models, p.in_shape, in_layout, p.last, 1, 1));
   if (p.last) return;
   rest = share(make_segment(*p.rest_slice, models, p.sum_shape, image_layout(p.sum_shape), false,
-                            p.probes + 1, 1));
+                            p.probes + 1, std::max<std::int64_t>(1, p.probes)));
   if (p.probes == 0) return;
   spread =
       share(make_segment(*p.spread_model, p.spread_in, Layout{}, false, p.channels, p.channels));
