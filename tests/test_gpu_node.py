@@ -83,6 +83,21 @@ def test_a_cap_on_memory_changes_no_bits(name):
         same(gradients(name, GPUS[0], samples=37, max_memory_bytes=cap), free)
 
 
+def test_groups_of_probes_change_no_bits():
+    """A cap leaves room for all probes at once, for some, for one by one."""
+    description, _, shape = MARKETS["mnist-like"]
+    counts = (13, 9, 7, 1)
+
+    def found(cap):
+        built = build(description, counts)
+        opt = node(built, fresh_seeds(counts), device=GPUS[0], max_memory_bytes=cap)
+        return gradients_of(opt, *batch((6, *shape)))
+
+    free = found(None)
+    for cap in (1 << 20, 1 << 19, 1 << 18, 3 << 16, 1 << 17):
+        same(found(cap), free)
+
+
 def test_tiles_that_begin_where_no_vector_does():
     """Samples of 75 numbers, tiles of 14 and at last of 12: whole vectors, at an odd place."""
 

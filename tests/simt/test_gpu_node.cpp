@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "core/error.h"
+#include "gpu/node/arena.h"
 #include "trainees.h"
 
 using namespace marketplace;
@@ -82,4 +83,27 @@ TEST_CASE("a step of plan node that fails changes nothing, and the next one is r
       CHECK(failures > 2);
     }
   simt::reset(machine(1));
+}
+
+TEST_CASE("probes run in groups that are alike, as large as they may be") {
+  const std::int64_t probes = 12, samples = 5;
+  const gpu::NodeMarket market(tiny_models(), {probes + 1, 1}, {7});
+  const auto arena = [&](std::int64_t group_bytes) {
+    return gpu::plan_node_arena(market, 16, samples, samples, group_bytes);
+  };
+  const std::int64_t all = std::int64_t{1} << 30;
+  CHECK(arena(0).group == std::vector<std::int64_t>{1, 1});
+  CHECK(arena(all).group == std::vector<std::int64_t>{probes, 1});
+  // what a group makes grows with it; between the ends every size divides the probes
+  std::int64_t before = 0;
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t bytes = 0; bytes < (1 << 16); bytes += 64) {
+    const gpu::NodeArena at = arena(bytes);
+    REQUIRE(probes % at.group[0] == 0);
+    REQUIRE(at.group[0] >= before);
+    if (at.group[0] > before) sizes.push_back(at.group[0]);
+    before = at.group[0];
+    CHECK(at.bytes - arena(0).bytes <= 2 * bytes);
+  }
+  CHECK(sizes == std::vector<std::int64_t>{1, 2, 3, 4, 6, 12});
 }
