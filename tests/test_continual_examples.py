@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from marketplace import data
 from marketplace.data import _cache
+from marketplace.examples._markets import digit_structure
 from marketplace.examples import (
     _continual,
     continual_digits,
@@ -137,7 +138,6 @@ def test_options_change_the_run(name, options, base, tmp_path):
 
 
 def test_a_base_model_is_trained_and_can_be_kept(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(_continual, "BASE_VENDORS", (3, 4, 5))
     monkeypatch.setattr(_continual, "BASE_BATCH", 8)
     kept = tmp_path / "base.safetensors"
     arguments = ("--steps", 2, "--base-steps", 50, "--save-base", kept)
@@ -147,6 +147,22 @@ def test_a_base_model_is_trained_and_can_be_kept(monkeypatch, tmp_path, capsys):
     untrained = run_json("digits", tmp_path / "c.json", "--steps", 2, "--base-steps", 0)
     assert first["history"] == second["history"] != untrained["history"]
     assert first["start_old_accuracy"] > untrained["start_old_accuracy"]
+
+
+@pytest.mark.parametrize("vendors", ["2,3,4", "1,2,2,3,4"])
+def test_a_base_model_of_another_cut(tmp_path, vendors):
+    """Three specs or five: the same layers, so the same answers at first."""
+    found = []
+    for structure in ("depth-3", "depth-5"):
+        mp.random.manual_seed(5)
+        kept = tmp_path / structure
+        mp.checkpoint.write_checkpoint(digit_structure(structure).specs("star"), 7, kept)
+        found.append(
+            run_json("digits", tmp_path / "a.json", "--base", kept, "--steps", 2, "--plan", "scatter",
+                     "--vendors", vendors)
+        )  # fmt: skip
+    assert found[0]["history"] == found[1]["history"]
+    assert found[0]["start_old_accuracy"] == found[1]["start_old_accuracy"] > 0
 
 
 def test_the_target_is_new_known_and_old_kept():
@@ -248,7 +264,7 @@ def test_node_is_the_default(base, tmp_path):
     path, here = tmp_path / "out.json", ["--base", str(base), "--steps", "1", "--quiet"]
     assert continual_digits.main([*here, "--json", str(path), "--batch-size", "27"]) == 0
     result = json.loads(path.read_text())
-    assert (result["plan"], result["vendors"]) == ("node", [1, 5, 1])
+    assert (result["plan"], result["vendors"]) == ("node", [1, 1, 1, 65, 1])
 
 
 @pytest.mark.parametrize(
@@ -308,7 +324,7 @@ BAD_OPTIONS = [
     (["--new-per-batch", "12"], "--new-per-batch: expected less than the batch size of 12"),
     (["--batch-size", "1"], "--batch-size: expected a whole number of at least 2"),
     (["--vendors", "1,1,1"], "--vendors: expected"),
-    (["--vendors", "4,4"], "--vendors: expected 3 whole numbers, one per spec, or one for all"),
+    (["--vendors", "4,4"], "--vendors: expected 3 or 5 whole numbers, one per spec, or one for"),
     (["--lr", "-1"], "--lr: expected a number above 0"),
     (["--lr-decay", "1"], "--lr-decay: expected a number at least 0 and below 1"),
     (["--new-class-weight", "0"], "--new-class-weight: expected a number above 0"),

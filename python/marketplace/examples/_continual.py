@@ -5,6 +5,7 @@ Everything a step does is a function of the seed and the step's number.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -22,9 +23,10 @@ from ..optimizers import Optimizer
 from ..schedules import cosine
 from ..training import Spec
 from ._batches import batch_indices
-from ._continual_cli import Options
+from ._continual_cli import STRUCTURES, Options
 from ._digits import IMAGE_SHAPE
 from ._interrupt import Interrupt
+from ._markets import copy_weights, digit_structure
 from ._replay import ReplayFile
 from ._run import measure_accuracy
 from ._stream import Samples, Stream, Task
@@ -35,10 +37,8 @@ TARGET_LOSS = 1.0  # points of old accuracy that it may cost
 NEAR = 2.0  # points by which 1,000 images may misjudge that
 
 # The old is learnt by node perturbation, as in the MNIST example.
-BASE_VENDORS = (1, 5, 1)
 BASE_BATCH, BASE_LR = 64, 0.003
 
-MakeMarket = Callable[[Sequence[int]], list[Spec]]
 Tell = Callable[[str], None]
 
 
@@ -105,9 +105,7 @@ class Outcome:
     checkpoint_error: OSError | None
 
 
-def set_up(
-    options: Options, task: Task, make_market: MakeMarket, tell: Tell
-) -> tuple[list[Spec], Optimizer]:
+def set_up(options: Options, task: Task, tell: Tell) -> tuple[list[Spec], Optimizer]:
     """Build a market that knows the old classes, and the optimizer that will teach it.
 
     Raises
@@ -119,7 +117,8 @@ def set_up(
         There is no such device.
     """
     random.manual_seed(options.seed)
-    market = make_market(options.vendors)
+    structure = digit_structure(STRUCTURES.get(len(options.vendors), "depth-3"))
+    market = structure.specs(options.plan, options.vendors)
     opt = Optimizer(
         market,
         options.lr,
@@ -132,7 +131,7 @@ def set_up(
         control_variate=options.control_variate,
     )
     if options.base is not None:
-        load_checkpoint(market, options.base)
+        _load_base(market, options.base)
         return market, opt
     _train_base(market, task.old_train, options, tell)
     if options.save_base is not None:
@@ -140,9 +139,24 @@ def set_up(
     return market, opt
 
 
+def _load_base(market: list[Spec], path: Path) -> None:
+    """Load a base model, into however many specs it was cut."""
+    others = [
+        digit_structure(name).specs("star")
+        for count, name in STRUCTURES.items()
+        if count != len(market)
+    ]
+    for other in others:
+        with contextlib.suppress(ValueError):  # the one that counts is that of the market's own
+            load_checkpoint(other, path)
+            return copy_weights(other, market)
+    load_checkpoint(market, path)
+
+
 def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: Tell) -> None:
-    """Train the market's weights on what is old, with vendors of its own."""
-    specs = [Spec(spec.model, count) for spec, count in zip(market, BASE_VENDORS, strict=True)]
+    """Train the market's weights on what is old, with specs and vendors of its own."""
+    specs = digit_structure("depth-5").specs("node")
+    copy_weights(market, specs)
     opt = Optimizer(
         specs,
         BASE_LR,
@@ -161,6 +175,7 @@ def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: 
         if len(losses) == 50:
             tell(f"base model, step {step + 1}/{options.base_steps} · loss {np.mean(losses):6.4f}")
             losses.clear()
+    copy_weights(specs, market)
 
 
 def measure(market: Sequence[Spec], task: Task, most: int | None = None) -> Accuracy:

@@ -12,10 +12,12 @@ from ..data import SOURCES
 from ..data._load import CLASS_COUNT
 from ._arguments import DEFAULT_SEED, DTYPES, add_logs
 from ._cli import find_format_problem, replay_files
+from ._markets import NODE_VENDORS
 from ._stream import AUGMENTATIONS
 from ._values import find_clash, find_path_problem, number, vendor_counts, whole
 
-SPECS = 3  # of the beautiful-MNIST market
+# The beautiful-MNIST network cut into so many specs.
+STRUCTURES = {3: "depth-3", 5: "depth-5"}
 PLANS = ("node", "scatter")
 # What plan node has no use for: its samples weigh the same, and it runs no paths.
 SCATTER_ONLY = (
@@ -40,7 +42,7 @@ class PlanDefaults:
     focus: bool = False
 
 
-NODE = PlanDefaults(steps=100, lr=0.001, lr_decay=0.0, probe_scale=0.003, vendors=(1, 5, 1))
+NODE = PlanDefaults(steps=100, lr=0.001, lr_decay=0.0, probe_scale=0.003, vendors=NODE_VENDORS)
 
 
 def scatter(steps: int, lr_decay: float, new_class_weight: float) -> PlanDefaults:
@@ -209,7 +211,8 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
         "--vendors",
         type=vendor_counts,
         metavar="N,N,N",
-        help="vendors of each spec, or one number for all (default: "
+        help="vendors of each spec, of three or, every convolution one of its own, five; or one "
+        "number for all of three (default: "
         f"{_both(_joined(node.vendors), _joined(other.vendors))})",
     )
     group.add_argument(
@@ -366,8 +369,9 @@ def _find_problem(options: Options) -> str | None:
     if options.new_per_batch >= options.batch_size:
         wanted = f"less than the batch size of {options.batch_size}"
         return f"argument --new-per-batch: expected {wanted}, received {options.new_per_batch}"
-    if len(options.vendors) not in (1, SPECS):
-        wanted = f"{SPECS} whole numbers, one per spec, or one for all"
+    if len(options.vendors) not in (1, *STRUCTURES):
+        counts = " or ".join(map(str, STRUCTURES))
+        wanted = f"{counts} whole numbers, one per spec, or one for all"
         return f"argument --vendors: expected {wanted}, received {len(options.vendors)}"
     if options.base is not None and options.save_base is not None:
         return "argument --save-base: expected no --base, received both"

@@ -15,7 +15,6 @@ from ._interrupt import Interrupt
 from ._replay import ReplayFile
 from ._stream import Task
 from ._watching import Watching
-from .mnist import make_market
 
 LoadTask = Callable[[Options, Callable[[str], None]], Task]
 
@@ -47,7 +46,7 @@ def _run(prog: str, options: Options, load_task: LoadTask) -> int:
         replay = None
         if options.replay is not None:
             replay = files.enter_context(ReplayFile(options.replay))
-        market, opt = set_up(options, task, make_market, tell)
+        market, opt = set_up(options, task, tell)
         learner = make_learner(opt, task, options)
         run = Run(options, task, market, opt, count_flops(opt, learner, options.batch_size))
         watching = Watching(opt, options, run.flops_per_step, _settings(run), shown=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import nn
@@ -104,6 +104,32 @@ class Structure:
 def make_norm(kind: str, channels: int) -> nn.Layer:
     """Make a normalisation of a kind in ``NORMS``."""
     return nn.BatchNorm(channels) if kind == "batch" else nn.InstanceNorm(channels)
+
+
+def copy_weights(source: Sequence[Spec], target: Sequence[Spec]) -> None:
+    """Copy weights between two markets of the same layers, however these are cut into specs."""
+    state = {
+        _placed(key, first): value
+        for first, spec in _with_places(source)
+        for key, value in spec.model.state_dict().items()
+    }
+    for first, spec in _with_places(target):
+        keys = spec.model.state_dict()
+        spec.model.load_state_dict({key: state[_placed(key, first)] for key in keys})
+
+
+def _with_places(market: Sequence[Spec]) -> Iterator[tuple[int, Spec]]:
+    """Yield every spec behind the place of its first layer among all."""
+    first = 0
+    for spec in market:
+        yield first, spec
+        first += len(spec.model.layers)
+
+
+def _placed(key: str, first: int) -> str:
+    """Name a spec's key after its layer's place among all."""
+    layers, index, name = key.split(".", 2)
+    return f"{layers}.{int(index) + first}.{name}"
 
 
 def _blocks(norm: str) -> list[Layers]:
