@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from marketplace import data
 from marketplace.data import _cache
-from marketplace.examples._markets import digit_structure
 from marketplace.examples import (
     _continual,
     continual_digits,
     continual_fashion,
     mnist,
 )
+from marketplace.examples._markets import digit_structure
 from marketplace.examples._stream import Stream, held_back, mixed_in
 
 EXAMPLES = {"digits": continual_digits, "fashion": continual_fashion}
@@ -152,15 +152,13 @@ def test_a_base_model_is_trained_and_can_be_kept(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize("vendors", ["2,3,4", "1,2,2,3,4"])
 def test_a_base_model_of_another_cut(tmp_path, vendors):
     """Three specs or five: the same layers, so the same answers at first."""
+    arguments = ("--steps", 2, "--plan", "scatter", "--vendors", vendors)
     found = []
     for structure in ("depth-3", "depth-5"):
         mp.random.manual_seed(5)
         kept = tmp_path / structure
         mp.checkpoint.write_checkpoint(digit_structure(structure).specs("star"), 7, kept)
-        found.append(
-            run_json("digits", tmp_path / "a.json", "--base", kept, "--steps", 2, "--plan", "scatter",
-                     "--vendors", vendors)
-        )  # fmt: skip
+        found.append(run_json("digits", tmp_path / "a.json", "--base", kept, *arguments))
     assert found[0]["history"] == found[1]["history"]
     assert found[0]["start_old_accuracy"] == found[1]["start_old_accuracy"] > 0
 
