@@ -20,7 +20,7 @@ from benchmarks.learning.network import Weights
 from benchmarks.problem import F32
 
 BATCH, SEED = 64, 42
-DEFAULT = ("1,2,5,17,1", "1,1,17,65,1")
+DEFAULT = ("1,2,5,17,1", "1,1,17,33,1", "1,1,65,65,1")
 Vendors = tuple[int, ...]
 
 
