@@ -210,7 +210,7 @@ def _add_learning(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--vendors",
         type=vendor_counts,
-        metavar="N,N,N",
+        metavar="N,...",
         help="vendors of each spec, of three or, every convolution one of its own, five; or one "
         "number for all of three (default: "
         f"{_both(_joined(node.vendors), _joined(other.vendors))})",
