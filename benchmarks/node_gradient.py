@@ -1,6 +1,7 @@
 """How well node perturbation meets the gradient: cosines by layer, beside PyTorch's own.
 
-    python -m benchmarks.node_gradient [--vendors 1,2,5,17,1 ...] [--draws 4] [--json FILE]
+    python -m benchmarks.node_gradient [--vendors 1,2,5,17,1 ...] [--probe-scale X] [--draws 4]
+        [--json FILE]
 
 On a freshly drawn beautiful-MNIST network and one batch of 64 bundled digits; the mean over
 independent draws of the noise. Needs PyTorch (the extra ``[bench]``).
@@ -36,26 +37,30 @@ def exact_gradient(weights: Weights, x: F32, y: F32) -> Weights:
     return {key: value.grad.numpy() for key, value in parameters.items()}
 
 
-def estimate(weights: Weights, vendors: Vendors, x: F32, y: F32, seed: int) -> Weights:
+def estimate(
+    weights: Weights, vendors: Vendors, scale: float | None, x: F32, y: F32, seed: int
+) -> Weights:
     """Give the direction that one draw of noise finds, uphill, at its own length per spec."""
     import marketplace as mp
 
     market = network.make_market("depth-5", "node", vendors, weights)
-    optimizer = mp.Optimizer(market, 1.0, plan="node", seed=seed)
+    optimizer = mp.Optimizer(market, 1.0, plan="node", probe_scale=scale, seed=seed)
     directions = optimizer.compute_direction_vectors(*optimizer.probe(x, y))
     for spec, direction in zip(market, directions, strict=True):
         spec.model.load_state_dict({key: -value for key, value in direction.items()})
     return network.join(market)
 
 
-def cosines(weights: Weights, vendors: Vendors, draws: int) -> dict[str, float]:
+def cosines(
+    weights: Weights, vendors: Vendors, scale: float | None, draws: int
+) -> dict[str, float]:
     """Compare by parameter; those that nothing teaches are left out."""
     from marketplace.data import load
 
     data = load("mnist", "bundled")
     x, y = data.x_train[:BATCH], data.y_train[:BATCH]
     exact = exact_gradient(weights, x, y)
-    found = [estimate(weights, vendors, x, y, seed) for seed in range(draws)]
+    found = [estimate(weights, vendors, scale, x, y, seed) for seed in range(draws)]
     return {
         key: float(np.mean([cosine(one[key], exact[key]) for one in found]))
         for key in exact
@@ -72,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     """Measure and print; write JSON where asked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.node_gradient")
     parser.add_argument("--vendors", nargs="+", default=list(DEFAULT), metavar="N,N,N,N,N")
+    parser.add_argument("--probe-scale", type=float, help="default: the optimizer's")
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args(argv)
@@ -81,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     lines = [harness.heading(made)]
     for text in options.vendors:
         vendors = tuple(int(count) for count in text.split(","))
-        rows[text] = cosines(weights, vendors, options.draws)
+        rows[text] = cosines(weights, vendors, options.probe_scale, options.draws)
         lines.append(f"\nvendors {text}, mean cosine of {options.draws} draws")
         lines += [f"{key:20s} {value:6.3f}" for key, value in rows[text].items()]
     print("\n".join(lines))

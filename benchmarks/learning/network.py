@@ -40,37 +40,23 @@ def first_weights(seed: int) -> Weights:
 
 def make_market(structure: str, plan: str, vendors: Sequence[int], weights: Weights) -> list[Any]:
     """Cut the network into specs: ``depth-1``, ``depth-3`` or ``depth-5``."""
-    from marketplace.examples._markets import digit_structure
+    from marketplace.examples._markets import digit_structure, load_joined
 
     specs = digit_structure(structure).specs(plan, tuple(vendors))
-    first = 0
-    for spec in specs:
-        keys = spec.model.state_dict()
-        spec.model.load_state_dict({key: weights[_moved(key, first)] for key in keys})
-        first += len(spec.model.layers)
+    load_joined(specs, weights)
     return specs
 
 
 def join(specs: Sequence[Any]) -> Weights:
     """Read a market's weights, however it is cut."""
-    weights: Weights = {}
-    first = 0
-    for spec in specs:
-        for key, value in spec.model.state_dict().items():
-            weights[_moved(key, first)] = np.array(value, np.float32)
-        first += len(spec.model.layers)
-    return weights
+    from marketplace.examples._markets import joined_weights
+
+    return joined_weights(specs)
 
 
 def layer_of(key: str) -> int:
     """Give the index of the layer that a weight belongs to."""
     return int(key.split(".")[1])
-
-
-def _moved(key: str, by: int) -> str:
-    """Name a spec's key after its layer's place in the network."""
-    _, index, name = key.split(".")
-    return f"layers.{int(index) + by}.{name}"
 
 
 # -- work ------------------------------------------------------------------------------------------

@@ -141,16 +141,22 @@ def set_up(options: Options, task: Task, tell: Tell) -> tuple[list[Spec], Optimi
 
 def _load_base(market: list[Spec], path: Path) -> None:
     """Load a base model, into however many specs it was cut."""
-    others = [
-        digit_structure(name).specs("star")
-        for count, name in STRUCTURES.items()
-        if count != len(market)
-    ]
-    for other in others:
-        with contextlib.suppress(ValueError):  # the one that counts is that of the market's own
+    try:
+        load_checkpoint(market, path)
+    except ValueError:
+        if not _load_other_cut(market, path):
+            raise
+
+
+def _load_other_cut(market: list[Spec], path: Path) -> bool:
+    """Say whether the checkpoint is of the same layers cut otherwise; load it then."""
+    for name in STRUCTURES.values():
+        other = digit_structure(name).specs("star")
+        with contextlib.suppress(ValueError):
             load_checkpoint(other, path)
-            return copy_weights(other, market)
-    load_checkpoint(market, path)
+            copy_weights(other, market)
+            return True
+    return False
 
 
 def _train_base(market: Sequence[Spec], known: Samples, options: Options, tell: Tell) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import nn
+from .._arrays import F32
 from ..training import Spec
 
 NORMS = ("instance", "batch")
@@ -108,14 +109,23 @@ def make_norm(kind: str, channels: int) -> nn.Layer:
 
 def copy_weights(source: Sequence[Spec], target: Sequence[Spec]) -> None:
     """Copy weights between two markets of the same layers, however these are cut into specs."""
-    state = {
+    load_joined(target, joined_weights(source))
+
+
+def joined_weights(market: Sequence[Spec]) -> dict[str, F32]:
+    """Copy a market's weights, by their keys in a model of all its layers."""
+    return {
         _placed(key, first): value
-        for first, spec in _with_places(source)
+        for first, spec in _with_places(market)
         for key, value in spec.model.state_dict().items()
     }
-    for first, spec in _with_places(target):
+
+
+def load_joined(market: Sequence[Spec], weights: Mapping[str, F32]) -> None:
+    """Load what ``joined_weights`` gives."""
+    for first, spec in _with_places(market):
         keys = spec.model.state_dict()
-        spec.model.load_state_dict({key: state[_placed(key, first)] for key in keys})
+        spec.model.load_state_dict({key: weights[_placed(key, first)] for key in keys})
 
 
 def _with_places(market: Sequence[Spec]) -> Iterator[tuple[int, Spec]]:
