@@ -187,8 +187,9 @@ class NodeProber {
  public:
   virtual ~NodeProber() = default;
   // The leader's mean loss. gradients: per spec (n,), of the mean loss, zero for what V = 1 leaves
-  // alone, save the last layer, whose gradient is known in closed form; added to what is there, or
-  // instead of it. Nothing has changed when it throws. Labels on the host.
+  // alone and for what precedes the first convolution or linear layer of the specs that learn, save
+  // the last layer, whose gradient is known in closed form; added to what is there, or instead of
+  // it. Nothing has changed when it throws. Labels on the host.
   virtual double probe(const NodeProbe& probe, const Batch& batch, const Labels& labels, bool add,
                        Directions& gradients) = 0;
 };
@@ -251,7 +252,8 @@ class Backend : public std::enable_shared_from_this<Backend> {
   virtual void together(const std::function<void()>& work) { work(); }
   // Takes the memory that a vector needs where this backend computes.
   virtual void reserve(const Vector& vector) { static_cast<void>(vector); }
-  // A vector outlives this backend: between the two it may be kept where this backend computes.
+  // A vector outlives this backend: between hold and release it may be kept where this backend
+  // computes.
   virtual void hold(const Vector& vector) { static_cast<void>(vector); }
   virtual void release(const Vector& vector) noexcept { static_cast<void>(vector); }
   // out (n,) = sum over v of coefficients[v] * delta_v, summed in the order of v.

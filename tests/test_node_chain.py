@@ -31,12 +31,12 @@ CHAINS = [
         "groups",
         "conv2d in layers.0 (Conv2d)",
     ),
-    ([[nn.Linear(6, 5)], [nn.Linear(5, 3), nn.relu]], (6,), "at the end", "linear in layers.0"),
+    ([[nn.Linear(6, 5)], [nn.Linear(5, 3), nn.relu]], (6,), "at the end", "unary in layers.1"),
     (
         [[nn.Conv2d(1, 4, 3), nn.relu], [nn.Conv2d(4, 3, 4), nn.flatten]],
         (1, 6, 6),
         "a linear layer at the end",
-        "conv2d in layers.0",
+        "flatten in layers.1",
     ),
     (
         [[nn.Linear(6, 4), nn.tanh, nn.flatten], [nn.Linear(8, 3)]],

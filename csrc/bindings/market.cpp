@@ -160,15 +160,14 @@ Array<float> market_forward_paths(Market& self, const Weights& weights, const py
 
 Array<float> combine(Market& self, std::size_t spec, const VendorWeights& weights,
                      const Array<float>& coefficients) {
-  const Model& model = self.model(spec);
-  if (coefficients.ndim() != 1 || coefficients.shape(0) != weights.count)
+  if (coefficients.ndim() != 1)
     fail("combine", std::to_string(weights.count) + " coefficients",
          py::str(coefficients.attr("shape")).cast<std::string>());
   const std::vector<double> values(coefficients.data(), coefficients.data() + coefficients.size());
-  Vector out(model.parameter_count());
+  Vector out;
   {
     const py::gil_scoped_release release;
-    self.backend().combine(model, weights, values, out);
+    out = self.combine(spec, weights, values);
     static_cast<void>(std::as_const(out).data());
   }
   return to_array(out);

@@ -25,6 +25,8 @@ void translate(std::exception_ptr pointer) {
       case ErrorKind::runtime: py::set_error(PyExc_RuntimeError, error.what()); return;
       case ErrorKind::memory: py::set_error(PyExc_MemoryError, error.what()); return;
     }
+  } catch (const std::bad_alloc&) {
+    py::set_error(PyExc_MemoryError, "marketplace: expected memory for this call, received none");
   }
 }
 

@@ -269,6 +269,14 @@ void bind_optimizer(py::module_& module) {
             alone(self, [&] { self.end_search(learning_rates); });
           },
           py::arg("learning_rates"))
+      .def("cancel_search", [](Optimizer& self) { alone(self, [&] { self.cancel_search(); }); })
+      .def(
+          "best_rates",
+          [](Optimizer& self, const Array<float>& loss) {
+            const std::vector<float> losses = to_vector(loss);
+            return alone(self, [&] { return self.best_rates(losses); });
+          },
+          py::arg("loss"))
       .def("step", &step, py::arg("loss"), py::arg("paths"), py::arg("mode"))
       .def("train_step", &train_step, py::arg("x"), py::arg("labels"), py::arg("ignore_index"),
            py::arg("mode"));

@@ -14,6 +14,7 @@ struct mp_market {
   struct Spec {
     marketplace::Graph graph;  // while the market is being built
     std::int64_t vendor_count = 1, upstream_sampling = 0;
+    bool output_named = false;
   };
   std::vector<Spec> specs;
   std::shared_ptr<marketplace::Market> finished;

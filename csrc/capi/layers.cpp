@@ -12,12 +12,12 @@ namespace {
 constexpr std::size_t kLongestKey = 200;
 constexpr std::int64_t kMostAxes = 16;
 
-Graph& newest_graph(mp_market* market, const char* op) {
+mp_market::Spec& newest_spec(mp_market* market, const char* op) {
   mp_market& own = required(market, op, "a market");
   if (own.finished)
     fail(ErrorKind::runtime, op, "a market before mp_market_finish", "a finished one");
   if (own.specs.empty()) fail(ErrorKind::runtime, op, "mp_add_spec before it", "no spec");
-  return own.specs.back().graph;
+  return own.specs.back();
 }
 
 int checked_value(const Graph& graph, mp_value x, const char* op) {
@@ -53,7 +53,8 @@ template <class Write>
 mp_status add_layer(const char* name, OpKind kind, mp_market* market, mp_value x, mp_value* out,
                     Write&& write) noexcept {
   return guarded([&] {
-    Graph& graph = newest_graph(market, name);
+    mp_market::Spec& spec = newest_spec(market, name);
+    Graph& graph = spec.graph;
     required(out, name, "an address for the value");
     Draft draft{graph, {}, "layers." + std::to_string(graph.ops.size() - 1), name};
     draft.op.kind = kind;
@@ -61,7 +62,7 @@ mp_status add_layer(const char* name, OpKind kind, mp_market* market, mp_value x
     draft.op.layer = draft.key;
     write(draft);
     const int node = draft.graph.add_op(std::move(draft.op));
-    draft.graph.set_output(node);
+    if (!spec.output_named) draft.graph.set_output(node);
     graph = std::move(draft.graph);
     *out = node;
   });
@@ -278,7 +279,8 @@ mp_status mp_affine(mp_market* market, mp_value x, double scale, double shift, m
 
 mp_status mp_set_output(mp_market* market, mp_value x) {
   return guarded([&] {
-    Graph& graph = newest_graph(market, "set_output");
-    graph.set_output(checked_value(graph, x, "set_output"));
+    mp_market::Spec& spec = newest_spec(market, "set_output");
+    spec.graph.set_output(checked_value(spec.graph, x, "set_output"));
+    spec.output_named = true;
   });
 }

@@ -101,7 +101,7 @@ mp_status mp_add_spec(mp_market* market, int64_t vendor_count, int64_t upstream_
       fail(ErrorKind::runtime, "add_spec", "a market before mp_market_finish", "a finished one");
     in_range(vendor_count, 1, kMostVendors, "add_spec", "vendor_count");
     in_range(upstream_sampling, 0, INT32_MAX, "add_spec", "upstream_sampling");
-    own.specs.push_back({{}, vendor_count, upstream_sampling});
+    own.specs.push_back({{}, vendor_count, upstream_sampling, false});
   });
 }
 

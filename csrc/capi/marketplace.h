@@ -53,8 +53,7 @@ MP_API const char* mp_version(void);
 /* MP_ABI_VERSION of the library in use; compare it with the header's if you open it yourself. */
 MP_API int32_t mp_abi_version(void);
 
-/* ---- tensors ----------------------------------------------------------------------------------
- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
 /*
  * A borrowed array, laid out as DLPack's DLTensor: a `DLTensor *` may be cast to `mp_tensor *`.
@@ -92,8 +91,7 @@ static inline mp_tensor mp_host_tensor(const void* data, uint8_t dtype_code, uin
   return tensor;
 }
 
-/* ---- devices ----------------------------------------------------------------------------------
- */
+/* ---- devices --------------------------------------------------------------------------------- */
 
 typedef struct mp_device {
   size_t size;           /* in: sizeof(mp_device) */
@@ -108,8 +106,7 @@ typedef struct mp_device {
 MP_API mp_status mp_device_count(int32_t* count);
 MP_API mp_status mp_get_device(int32_t index, mp_device* device);
 
-/* ---- building a market ------------------------------------------------------------------------
- */
+/* ---- building a market ----------------------------------------------------------------------- */
 
 typedef struct mp_market mp_market;
 
@@ -234,12 +231,11 @@ typedef struct mp_device_options {
 
 /*
  * Ends the building: no layers after, weights, inference and optimizers only now. options may be
- * NULL. Weights are drawn as by mp_market_initialize with seed 0. Plan node runs on "cpu" alone.
+ * NULL. Weights are drawn as by mp_market_initialize with seed 0.
  */
 MP_API mp_status mp_market_finish(mp_market* market, const mp_device_options* options);
 
-/* ---- weights ----------------------------------------------------------------------------------
- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /*
  * Draws first weights: of conv2d and linear uniform within 1 / sqrt(fan in) of zero, norms 1 and 0.
@@ -277,8 +273,7 @@ MP_API mp_status mp_set_weights(mp_market* market, int64_t spec, const char* key
 MP_API mp_status mp_market_save(const mp_market* market, const char* path, int64_t global_step);
 MP_API mp_status mp_market_load(mp_market* market, const char* path, int64_t* global_step);
 
-/* ---- inference --------------------------------------------------------------------------------
- */
+/* ---- inference ------------------------------------------------------------------------------- */
 
 /* The output's shape for one sample's. *out_ndim: in, room in out_shape; out, extents given. */
 MP_API mp_status mp_output_shape(const mp_market* market, const int64_t* shape, int32_t ndim,
@@ -291,8 +286,7 @@ MP_API mp_status mp_infer(mp_market* market, const mp_tensor* x, float* out, int
 MP_API mp_status mp_topk(const float* values, int64_t count, int64_t k, int32_t largest,
                          float* best, int64_t* indices);
 
-/* ---- training ---------------------------------------------------------------------------------
- */
+/* ---- training -------------------------------------------------------------------------------- */
 
 typedef struct mp_optimizer mp_optimizer;
 

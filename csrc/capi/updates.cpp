@@ -41,7 +41,7 @@ auto at_rate(mp_optimizer& own, float learning_rate, const char* op, Update upda
 void keep_batch(mp_optimizer& own, const Batch& batch, std::vector<std::int32_t> labels) {
   const auto* data = static_cast<const unsigned char*>(batch.data);
   const std::int64_t bytes =
-      batch.size * element_count(batch.sample_shape) * (batch.dtype == DType::uint8 ? 1 : 4);
+      batch.size * element_count(batch.sample_shape) * size_bytes(batch.dtype);
   own.batches.push_back({{data, data + bytes}, batch, std::move(labels)});
   own.batches.back().batch.data = own.batches.back().data.data();
 }
@@ -63,9 +63,9 @@ Probe probe_batch(mp_optimizer& own, const Batch& batch, const mp_tensor* given,
     fail(op, std::to_string(own.total.size()) + " samples that count, as in the batches before",
          std::to_string(found.losses.size()));
   own.total.resize(found.losses.size());
+  if (own.optimizer->options.meta_learning_rate) keep_batch(own, batch, std::move(labels));
   for (std::size_t p = 0; p < own.total.size(); ++p) own.total[p] += found.losses[p];
   ++own.batch_count;
-  if (own.optimizer->options.meta_learning_rate) keep_batch(own, batch, std::move(labels));
   if (own.batch_count > 1) found.losses = mean_losses(own.total, own.batch_count);
   return found;
 }

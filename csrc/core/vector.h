@@ -54,8 +54,7 @@ class Vector {
   // Another number after every change.
   std::uint64_t version() const { return state_ ? state_->version.load() : 0; }
 
-  // -- for backends; the values do not change by what follows, but by changed_on
-  // -------------------
+  // -- for backends; of what follows only changed_on changes the values --
 
   // Nothing but zeros since it was made.
   bool zeros() const { return version() <= kMadeZeros; }

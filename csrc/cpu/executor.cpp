@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "cpu/isa.h"
 #include "cpu/walker.h"
 
 namespace marketplace::cpu {
@@ -53,7 +54,7 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
       dtype_(dtype),
       element_bytes_(size_bytes(dtype)),
       kernels_(kernels),
-      typed_(dtype == DType::float32 ? kernels.float32 : kernels.bfloat16),
+      typed_(typed_kernels(kernels, dtype)),
       pool_(std::move(pool)),
       loss_sums_(kernels) {
   Shape shape = input_shape;
@@ -66,8 +67,10 @@ CpuExecutor::CpuExecutor(std::vector<std::shared_ptr<Model>> models, const Shape
     flops_.push_back(programs_.back().flops);
     whole_batch_ = whole_batch_ || needs_whole_batch(models_[i]->graph());
   }
-  for (const Program& program : programs_)
+  for (const Program& program : programs_) {
     pieces_.push_back(pack_pieces(program, kernels_, dtype_));
+    whole_steps_.push_back(pack_steps(program));
+  }
   head_ = std::make_unique<WideHead>(programs_.back(), *models_.back(), kernels_, dtype_);
   panels_.resize(models_.size());
   base_plan_.levels.assign(models_.size(), {{0}, {0}});
@@ -161,10 +164,12 @@ void CpuExecutor::add_pack_tasks(std::size_t level, const VendorWeights& weights
   for (std::int64_t v = 0; v < count; v += each) {
     if (std::count(needed_.begin() + v, needed_.begin() + std::min(count, v + each), 1) == 0)
       continue;
-    if (head || is_drawn(weights, v))
+    if (head) {
       pack_tasks_.push_back({level, v / each, nullptr});
-    else
-      for (const PackPiece& piece : pieces_[level]) pack_tasks_.push_back({level, v, &piece});
+      continue;
+    }
+    const auto& pieces = is_drawn(weights, v) ? whole_steps_[level] : pieces_[level];
+    for (const PackPiece& piece : pieces) pack_tasks_.push_back({level, v, &piece});
   }
 }
 
@@ -177,11 +182,8 @@ void CpuExecutor::run_pack_task(const PackTask& task, const VendorWeights& weigh
   auto* staging = reinterpret_cast<float*>(workspace.staging.reserve(floats * 4));
   std::byte* panels = panels_[task.level].get();
   if (head) return head_->pack(weights, task.item, staging, panels);
-  std::byte* packed = panels + task.item * program.packed_bytes;
-  if (task.piece)
-    pack_piece(*task.piece, kernels_, typed_, model, weights, task.item, staging, packed);
-  else
-    pack_vendor(program, kernels_, typed_, model, weights, task.item, staging, packed);
+  pack_piece(*task.piece, kernels_, typed_, model, weights, task.item, staging,
+             panels + task.item * program.packed_bytes);
 }
 
 void CpuExecutor::prepare_workspaces(std::int64_t tile) {

@@ -45,7 +45,7 @@ class CpuExecutor : public Executor {
   struct PackTask {
     std::size_t level;
     std::int64_t item;       // a vendor, or a group of vendors of the wide head
-    const PackPiece* piece;  // of a vendor's weights, null for all of them
+    const PackPiece* piece;  // of a vendor's weights; null for a wide head's group of vendors
   };
 
   // Samples that run at once: of one level alone, and of all levels on top of one another.
@@ -85,7 +85,9 @@ class CpuExecutor : public Executor {
   const TypedKernels& typed_;
   std::shared_ptr<ThreadPool> pool_;
   std::vector<Program> programs_;
-  std::vector<std::vector<PackPiece>> pieces_;  // per level
+  // Per level: of weights that lie somewhere, and of those that are drawn, which is done by the
+  // whole parameter.
+  std::vector<std::vector<PackPiece>> pieces_, whole_steps_;
   std::unique_ptr<WideHead> head_;
   bool whole_batch_ = false;
   bool wide_ = false;            // the panels of the last level are the wide head's

@@ -109,4 +109,10 @@ const KernelTable& active_kernels() {
   fail("MARKETPLACE_ISA", "one of " + known, "'" + std::string(chosen ? forced : "") + "'");
 }
 
+const TypedKernels& typed_kernels(const KernelTable& kernels, DType dtype) {
+  if (dtype == DType::float32) return kernels.float32;
+  if (dtype == DType::bfloat16) return kernels.bfloat16;
+  fail(ErrorKind::runtime, "cpu", "activations in float32 or bfloat16", "another type");
+}
+
 }  // namespace marketplace::cpu

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/workspace.h"
 
 namespace marketplace::cpu {
@@ -56,7 +57,7 @@ double one_thread_peak(const TypedKernels& typed, std::int64_t columns, double s
 }  // namespace
 
 double measure_peak(const KernelTable& kernels, DType dtype, ThreadPool& pool, double seconds) {
-  const TypedKernels& typed = dtype == DType::float32 ? kernels.float32 : kernels.bfloat16;
+  const TypedKernels& typed = typed_kernels(kernels, dtype);
   const std::int64_t columns = kernels.vector_floats * kernels.tile_vectors;
   std::vector<double> peaks(pool.threads());
   pool.run(pool.threads(), [&](std::int64_t index, int) {

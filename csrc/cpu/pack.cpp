@@ -149,6 +149,13 @@ std::vector<PackPiece> pack_pieces(const Program& program, const KernelTable& ke
   return pieces;
 }
 
+std::vector<PackPiece> pack_steps(const Program& program) {
+  std::vector<PackPiece> steps;
+  for (const Step& step : program.steps)
+    if (has_weights(step)) steps.push_back(whole_step(step));
+  return steps;
+}
+
 void pack_piece(const PackPiece& piece, const KernelTable& kernels, const TypedKernels& typed,
                 const Model& model, const VendorWeights& weights, std::int64_t vendor,
                 float* staging, std::byte* packed) {
@@ -171,9 +178,8 @@ void pack_piece(const PackPiece& piece, const KernelTable& kernels, const TypedK
 void pack_vendor(const Program& program, const KernelTable& kernels, const TypedKernels& typed,
                  const Model& model, const VendorWeights& weights, std::int64_t vendor,
                  float* staging, std::byte* packed) {
-  for (const Step& step : program.steps)
-    if (has_weights(step))
-      pack_piece(whole_step(step), kernels, typed, model, weights, vendor, staging, packed);
+  for (const PackPiece& step : pack_steps(program))
+    pack_piece(step, kernels, typed, model, weights, vendor, staging, packed);
 }
 
 }  // namespace marketplace::cpu

@@ -130,6 +130,8 @@ struct PackPiece {
 
 // A program's weights in pieces that threads can share, for vendors that are not drawn.
 std::vector<PackPiece> pack_pieces(const Program& program, const KernelTable& kernels, DType dtype);
+// A piece for every step that has weights.
+std::vector<PackPiece> pack_steps(const Program& program);
 
 void pack_piece(const PackPiece& piece, const KernelTable& kernels, const TypedKernels& typed,
                 const Model& model, const VendorWeights& weights, std::int64_t vendor,

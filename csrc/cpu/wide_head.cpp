@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "cpu/isa.h"
+
 namespace marketplace::cpu {
 namespace {
 
@@ -19,10 +21,7 @@ bool lone_linear(const Program& program) {
 
 WideHead::WideHead(const Program& program, const Model& model, const KernelTable& kernels,
                    DType dtype)
-    : program_(program),
-      model_(model),
-      kernels_(kernels),
-      typed_(dtype == DType::float32 ? kernels.float32 : kernels.bfloat16) {
+    : program_(program), model_(model), kernels_(kernels), typed_(typed_kernels(kernels, dtype)) {
   if (!lone_linear(program)) return;
   const Contraction& c = program.steps[0].contraction;
   outputs_ = c.columns;

@@ -90,8 +90,9 @@ Chain make_chain(const std::vector<std::shared_ptr<Model>>& models, int first, c
   if (chain.stages.empty()) fail(kOp, "a linear layer at the end of the market", "no layer");
   const Chain::Stage& last = chain.stages.back();
   const Op& op = models[last.contraction.spec]->graph().ops[last.contraction.node];
+  const auto end = last.channelwise.empty() ? last.contraction : last.channelwise.back();
   if (op.kind != OpKind::linear || !last.channelwise.empty())
-    refuse(op, "a linear layer at the end of the market");
+    refuse(models[end.spec]->graph().ops[end.node], "a linear layer at the end of the market");
   return chain;
 }
 

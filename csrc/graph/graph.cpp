@@ -63,6 +63,9 @@ int Graph::add_parameter(const std::string& key, const Shape& shape, bool buffer
     if (other.key == key) fail("parameter", "a key of its own", "'" + key + "' twice");
   for (std::int64_t extent : shape)
     if (extent < 1) fail("parameter " + key, "extents of at least 1", to_string(shape));
+  std::int64_t left = kMostElements;
+  for (std::int64_t extent : shape)
+    if ((left /= extent) == 0) fail("parameter " + key, "at most 2^31 elements", to_string(shape));
   parameters.push_back({key, shape, buffer});
   return static_cast<int>(parameters.size()) - 1;
 }

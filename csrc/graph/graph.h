@@ -31,6 +31,9 @@ enum class OpKind {
 
 enum class UnaryKind { relu, gelu, gelu_tanh, sigmoid, tanh };
 
+// Of a value or a parameter: element counts are multiplied without a check, and index loops.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 31;
+
 // The sliding window of a convolution or a pool, (height, width) each.
 struct Window {
   std::int64_t kernel[2] = {1, 1};

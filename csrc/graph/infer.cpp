@@ -29,6 +29,16 @@ std::string op_name(OpKind kind) {
 
 namespace {
 
+void check_size(const Shape& shape, const std::string& where) {
+  std::int64_t count = 1;
+  for (std::int64_t extent : shape) {
+    if (extent < 1) fail(where, "extents of at least 1", to_string(shape, true));
+    if (extent > kMostElements / count)
+      fail(where, "a result of at most 2^31 elements", to_string(shape, true));
+    count *= extent;
+  }
+}
+
 struct Inference {
   const Graph& graph;
   const Op& op;
@@ -55,6 +65,8 @@ struct Inference {
     const Shape& weight = graph.parameters[op.weight].shape;
     const std::int64_t channels = weight[1] * op.groups;
     if (x.size() != 3 || x[0] != channels) refuse("(B, " + std::to_string(channels) + ", H, W)");
+    const auto& padding = op.window.padding;
+    check_size({x[0], x[1] + 2 * padding[0], x[2] + 2 * padding[1]}, where + " (padded)");
     return window_output(weight[0]);
   }
 
@@ -115,9 +127,16 @@ struct Inference {
   Shape reshape() const {
     Shape out = op.shape;
     std::int64_t known = 1, holes = 0;
-    for (std::int64_t extent : out) extent == -1 ? ++holes : known *= extent;
     const std::int64_t total = element_count(x);
-    const bool fits = holes == 0 ? known == total : holes == 1 && known > 0 && total % known == 0;
+    for (std::int64_t extent : out) {
+      if (extent == -1)
+        ++holes;
+      else if (extent < 1 || extent > total / known)
+        refuse("as many elements as " + to_string(op.shape, true));
+      else
+        known *= extent;
+    }
+    const bool fits = holes == 0 ? known == total : holes == 1 && total % known == 0;
     if (!fits) refuse("as many elements as " + to_string(op.shape, true));
     for (std::int64_t& extent : out)
       if (extent == -1) extent = total / known;
@@ -145,18 +164,6 @@ struct Inference {
     return x;
   }
 };
-
-// Element counts are multiplied without a check from here on, and index loops.
-void check_size(const Shape& shape, const std::string& where) {
-  constexpr std::int64_t most = std::int64_t{1} << 31;
-  std::int64_t count = 1;
-  for (std::int64_t extent : shape) {
-    if (extent < 1) fail(where, "extents of at least 1", to_string(shape, true));
-    if (extent > most / count)
-      fail(where, "a result of at most 2^31 elements", to_string(shape, true));
-    count *= extent;
-  }
-}
 
 }  // namespace
 

@@ -79,6 +79,7 @@ void best_scores(const std::vector<float>& losses, const Rows& rows, std::vector
 // Scores over the chosen rows; all zero, and false, when their losses do not differ.
 bool score(Shaping shaping, const std::vector<float>& losses, const Rows& rows,
            std::vector<double>& scores) {
+  if (rows.empty()) return false;  // a star's given paths need not tell of every spec
   switch (shaping) {
     case Shaping::z: z_scores(losses, rows, scores); break;
     case Shaping::rank: rank_scores(losses, rows, scores); break;

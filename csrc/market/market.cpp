@@ -63,11 +63,25 @@ Market::~Market() {
   for (const auto& model : models_) backend_->release(model->weights());
 }
 
-Shape Market::output_shape(const Shape& input_shape) const {
+// Every spec's nodes; what does not fit names its spec, for layers of all specs are called alike.
+std::vector<std::vector<Shape>> Market::spec_shapes(const Shape& input_shape) const {
+  std::vector<std::vector<Shape>> all;
   Shape shape = input_shape;
-  for (const auto& model : models_)
-    shape = infer_shapes(model->graph(), shape)[model->graph().output];
-  return shape;
+  for (std::size_t i = 0; i < models_.size(); ++i) {
+    const Graph& graph = models_[i]->graph();
+    try {
+      all.push_back(infer_shapes(graph, shape));
+    } catch (const Error& error) {
+      if (models_.size() == 1) throw;
+      throw Error(error.kind(), "spec " + std::to_string(i) + ": " + error.what());
+    }
+    shape = all.back()[graph.output];
+  }
+  return all;
+}
+
+Shape Market::output_shape(const Shape& input_shape) const {
+  return spec_shapes(input_shape).back()[models_.back()->graph().output];
 }
 
 std::int64_t Market::flops(const Plan& plan, const Shape& input_shape) const {
@@ -81,13 +95,10 @@ std::int64_t Market::flops(const Plan& plan, const Shape& input_shape) const {
 }
 
 std::vector<std::int64_t> Market::spec_flops(const Shape& input_shape) const {
-  Shape shape = input_shape;
+  const std::vector<std::vector<Shape>> shapes = spec_shapes(input_shape);
   std::vector<std::int64_t> flops;
-  for (const auto& model : models_) {
-    const std::vector<Shape> shapes = infer_shapes(model->graph(), shape);
-    flops.push_back(count_flops(model->graph(), shapes));
-    shape = shapes[model->graph().output];
-  }
+  for (std::size_t i = 0; i < models_.size(); ++i)
+    flops.push_back(count_flops(models_[i]->graph(), shapes[i]));
   return flops;
 }
 
@@ -101,6 +112,7 @@ Executor& Market::executor(const Batch& batch) {
   check_place(batch);
   const auto found = executors_.find(batch.sample_shape);
   if (found != executors_.end()) return *found->second;
+  output_shape(batch.sample_shape);  // what does not fit is told of once, here
   if (executors_.size() >= kCachedShapes) executors_.clear();
   auto& slot = executors_[batch.sample_shape];
   try {
@@ -144,6 +156,19 @@ void Market::check_labels(const Batch& batch, const Labels& labels) const {
   if (counted == 0) refuse_only_ignored();
 }
 
+// One value has no variance: a norm would make zeros of it, and its running variance would shrink.
+void Market::check_statistics(const Batch& batch) const {
+  if (batch.size > 1) return;
+  const std::vector<std::vector<Shape>> shapes = spec_shapes(batch.sample_shape);
+  for (std::size_t i = 0; i < models_.size(); ++i)
+    for (std::size_t node = 1; node < shapes[i].size(); ++node) {
+      const Op& op = models_[i]->graph().ops[node];
+      if (op.kind == OpKind::batch_norm && element_count(shapes[i][node]) == op.channels)
+        fail("batch_norm: " + op.layer, "more than one value a channel",
+             "1, a batch of one sample " + to_string(shapes[i][node], true));
+    }
+}
+
 // What runs a plan on a batch, once both are checked.
 Executor& Market::checked(const Plan& plan, const std::vector<VendorWeights>& weights,
                           const Batch& batch) {
@@ -151,6 +176,7 @@ Executor& Market::checked(const Plan& plan, const std::vector<VendorWeights>& we
   check_plan(plan, weights);
   Executor& run = executor(batch);
   check_batch(batch, plan.input_count);
+  check_statistics(batch);
   return run;
 }
 
@@ -227,6 +253,7 @@ NodeProber& Market::node_prober(const std::vector<std::int64_t>& counts, const S
   const auto key = std::pair{counts, input_shape};
   const auto found = node_probers_.find(key);
   if (found != node_probers_.end()) return *found->second;
+  output_shape(input_shape);
   auto prober = backend_->compile_nodes(models_, counts, input_shape);
   if (node_probers_.size() >= kCachedShapes) node_probers_.clear();
   return *(node_probers_[key] = std::move(prober));
@@ -256,7 +283,19 @@ double Market::node_gradients(const std::vector<std::int64_t>& counts, const Nod
 std::int64_t Market::node_flops(const std::vector<std::int64_t>& counts,
                                 const Shape& input_shape) const {
   check_counts(counts);
+  output_shape(input_shape);
   return chain_flops(models_, counts, input_shape);
+}
+
+Vector Market::combine(std::size_t spec, const VendorWeights& weights,
+                       const std::vector<double>& coefficients) {
+  check_weights(spec, weights);
+  if (static_cast<std::int64_t>(coefficients.size()) != weights.count)
+    fail("combine", std::to_string(weights.count) + " coefficients",
+         std::to_string(coefficients.size()));
+  Vector out(model(spec).parameter_count());
+  backend_->combine(model(spec), weights, coefficients, out);
+  return out;
 }
 
 Vector Market::delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {
@@ -270,9 +309,7 @@ Vector Market::delta(std::size_t spec, const VendorWeights& weights, std::int64_
   }
   std::vector<double> coefficients(weights.count, 0.0);
   coefficients[vendor] = 1.0;
-  Vector delta(count);
-  backend_->combine(model(spec), weights, coefficients, delta);
-  return delta;
+  return combine(spec, weights, coefficients);
 }
 
 void Market::apply_vendor(std::size_t spec, const VendorWeights& weights, std::int64_t vendor) {

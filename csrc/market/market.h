@@ -53,6 +53,9 @@ class Market {
                         const Batch& batch, const Labels& labels, bool add, Directions& gradients);
   std::int64_t node_flops(const std::vector<std::int64_t>& counts, const Shape& input_shape) const;
 
+  // (n,): the vendors' deltas, weighted; coefficients: one a vendor.
+  Vector combine(std::size_t spec, const VendorWeights& weights,
+                 const std::vector<double>& coefficients);
   // (n,): what vendor v adds to W (for explicit weights: instead of W).
   Vector delta(std::size_t spec, const VendorWeights& weights, std::int64_t vendor);
   // W of a spec becomes vendor v's weights.
@@ -70,6 +73,8 @@ class Market {
   void check_place(const Batch& batch) const;
   void check_weights(const std::vector<VendorWeights>& weights) const;
   void check_weights(std::size_t spec, const VendorWeights& weights) const;
+  std::vector<std::vector<Shape>> spec_shapes(const Shape& input_shape) const;
+  void check_statistics(const Batch& batch) const;
   void check_labels(const Batch& batch, const Labels& labels) const;
 
   // Every model's access, for as long as it lives.

@@ -76,6 +76,10 @@ Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> v
   draw(seeds ? *seeds : derive(0, 0, std::vector<bool>(depth, true)));
 }
 
+void Optimizer::check_amplitudes() const {
+  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+}
+
 float Optimizer::learning_rate(std::size_t spec) const {
   return options.meta_learning_rate ? specs_[spec].learning_rate : options.learning_rate;
 }
@@ -121,7 +125,7 @@ std::vector<std::vector<std::uint64_t>> Optimizer::derive(std::uint64_t generati
 }
 
 void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  check_amplitudes();
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     SpecState& spec = specs_[i];
     spec.seeds = seeds[i];
@@ -152,6 +156,11 @@ void Optimizer::drop_replicas() {
   if (replica_ == 0) return;
   draw(first_seeds_);
   end_replicas();
+  forget_probes();
+}
+
+// What was measured with other vendors than these.
+void Optimizer::forget_probes() {
   leader_.clear();
   gradient_count_ = 0;
 }
@@ -169,8 +178,7 @@ void Optimizer::draw_replica(std::uint64_t replica) {
   draw(derive(generation_, replica, leaders));
   replica_ = replica;
   plan_.reset();
-  leader_.clear();
-  gradient_count_ = 0;
+  forget_probes();
 }
 
 void Optimizer::update_seeds(bool keep_leader) {
@@ -211,8 +219,7 @@ void Optimizer::restore(const State& state) {
   }
   generation_ = state.generation;
   end_replicas();
-  leader_.clear();
-  gradient_count_ = 0;
+  forget_probes();
 }
 
 }  // namespace marketplace

@@ -118,10 +118,13 @@ class Optimizer {
   void update_lr_scales(Directions directions);
   // The same with the direction of some losses, which stays where it was computed; returns whether
   // it was degenerate. Then update_weights with that direction and the rates that were found, and
-  // update_seeds.
+  // update_seeds; or, without a step, the vendors as they were before.
   bool start_search(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                     UnitVectorMode mode);
   void end_search(const std::vector<float>& learning_rates);
+  void cancel_search();
+  // lr (1 + s) of every spec on the best path, from the line search's losses (P,).
+  std::vector<float> best_rates(const std::vector<float>& losses);
   // The direction, made an update by the rule, update_weights, update_seeds; returns whether the
   // direction was degenerate.
   bool step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
@@ -184,19 +187,27 @@ class Optimizer {
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
   void draw_replica(std::uint64_t replica);
   void end_replicas();
+  void forget_probes();
   static void check_rate(const std::string& name, float value);
+  void check_amplitudes() const;
   void check_sum_mode(UnitVectorMode mode) const;
   void absorb_leader();
   void check_directions(const Directions& directions) const;
   float amplitude(std::size_t spec) const;
   float amplitude_at(float rate) const;
   std::vector<std::vector<std::uint64_t>> seeds() const;
-  std::vector<float> best_rates(const std::vector<float>& losses);
+
+  // What a line search that comes to nothing goes back to.
+  struct BeforeSearch {
+    std::vector<SpecState> specs;
+    std::vector<LeaderStatistics> leader;
+  };
 
   mutable std::mutex access_;
   std::shared_ptr<Market> market_;
   UpdateRule rule_;
   std::vector<SpecState> specs_;
+  std::optional<BeforeSearch> before_search_;
   std::uint64_t generation_ = 0;
   std::optional<Plan> plan_;
   std::vector<LeaderStatistics> leader_;  // by minibatch, absorbed by the next weight update

@@ -59,7 +59,7 @@ Coefficients Optimizer::weigh(const std::vector<float>& losses,
 bool Optimizer::add_replica(const std::vector<float>& losses,
                             const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
   const Coefficients coefficients = weigh(losses, paths, mode);
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  check_amplitudes();
   reserve();
   Backend& backend = market_->backend();
   if (sum_.empty()) sum_ = zeros(parameter_counts(), backend);
@@ -180,28 +180,6 @@ void Optimizer::update_lr_scales(Directions directions) {
   }
 }
 
-bool Optimizer::start_search(const std::vector<float>& losses,
-                             const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
-  bool degenerate = false;
-  update_lr_scales(direction(losses, paths, mode, degenerate));
-  return degenerate;
-}
-
-void Optimizer::end_search(const std::vector<float>& learning_rates) {
-  for (const SpecState& spec : specs_)
-    if (spec.weights.kind != VendorWeights::Kind::scaled)
-      fail(ErrorKind::runtime, "end_search", "a line search under way", "none");
-  const std::vector<float> rates = checked_rates(learning_rates);
-  // of the vendors that are drawn at last
-  for (const float rate : rates) check_rate("probe amplitude", amplitude_at(rate));
-  change_weights([&] {
-    for (std::size_t i = 0; i < specs_.size(); ++i)
-      move_weights(i, *specs_[i].weights.values, rates[i]);
-  });
-  keep_rates(rates);
-  next_generation();
-}
-
 // What the rule makes of g; counted by rule_.finish().
 const Directions& Optimizer::propose(Directions& sums, UnitVectorMode mode) {
   // z-scores have no scale of their own, measured gradients do
@@ -223,7 +201,7 @@ Directions Optimizer::make_update(Directions sums, UnitVectorMode mode) {
 std::vector<float> Optimizer::rates_of_step() const {
   std::vector<float> rates = checked_rates(std::nullopt);
   // of the vendors that are drawn at last
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  check_amplitudes();
   return rates;
 }
 
@@ -259,16 +237,14 @@ void Optimizer::check_keeps_best() const {
     fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",
          std::to_string(replica_));
   // of the vendors that are drawn at last
-  for (std::size_t i = 0; i < specs_.size(); ++i) check_rate("probe amplitude", amplitude(i));
+  check_amplitudes();
 }
 
 std::int64_t Optimizer::keep_best(const std::vector<float>& losses,
                                   const std::vector<std::int32_t>& paths) {
   check_losses(losses, paths, vendor_counts());
   check_keeps_best();
-  const std::vector<double> values(losses.begin(), losses.end());
-  const std::int64_t best =
-      topk(values.data(), static_cast<std::int64_t>(values.size()), 1, false)[0];
+  const std::int64_t best = lowest(losses);
   reserve();
   change_weights([&] {
     for (std::size_t i = 0; i < specs_.size(); ++i) {

@@ -68,7 +68,7 @@ Plan row_plan(std::vector<std::int32_t> vendors, std::vector<std::int32_t> input
   plan.input_count = 0;
   for (std::int32_t input : inputs) {
     if (input < 0) fail("plan", "input indices of at least 0", std::to_string(input));
-    plan.input_count = std::max<std::int64_t>(plan.input_count, input + 1);
+    plan.input_count = std::max(plan.input_count, std::int64_t{input} + 1);
   }
   plan.levels.push_back({std::move(vendors), std::move(inputs)});
   return plan;

@@ -24,4 +24,9 @@ std::vector<std::int64_t> topk(const double* values, std::int64_t n, std::int64_
   return order;
 }
 
+std::int64_t lowest(const std::vector<float>& values) {
+  const std::vector<double> wide(values.begin(), values.end());
+  return topk(wide.data(), static_cast<std::int64_t>(wide.size()), 1, false)[0];
+}
+
 }  // namespace marketplace

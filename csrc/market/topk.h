@@ -8,5 +8,7 @@ namespace marketplace {
 
 // Indices (k,) into values (n,).
 std::vector<std::int64_t> topk(const double* values, std::int64_t n, std::int64_t k, bool largest);
+// The index of the lowest of at least one.
+std::int64_t lowest(const std::vector<float>& values);
 
 }  // namespace marketplace

@@ -46,7 +46,8 @@ def to_array(value: Any, op: str, name: str) -> NDArray[Any]:
         wanted = f"{name} as an array of numbers"
         raise refusal(ValueError, op, wanted, "rows of different lengths") from None
     if array.dtype == object:
-        raise refusal(TypeError, op, f"{name} as an array of numbers", type(value).__name__)
+        received = f"{type(value).__name__} of dtype object"
+        raise refusal(TypeError, op, f"{name} as an array of numbers", received)
     return array
 
 
@@ -56,7 +57,11 @@ def _from_protocol(value: Any, op: str, name: str) -> Any:
         if device not in _HOST_DEVICES:
             where = f"an array on DLPack device type {device}"
             raise refusal(TypeError, op, f"{name} in host memory", where)
-        return np.from_dlpack(value)
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError) as error:  # types that NumPy lacks, gradients wanted
+            received = f"{type(value).__name__} ({error})"
+            raise refusal(TypeError, op, f"{name} as an array that NumPy reads", received) from None
     if hasattr(value, "__cuda_array_interface__"):
         raise refusal(TypeError, op, f"{name} in host memory", "an array in GPU memory")
     return value
@@ -82,7 +87,13 @@ def float_input(value: Any, op: str, name: str = "x") -> F32:
     array = to_array(value, op, name)
     if array.dtype.kind not in "fiub":
         raise refusal(TypeError, op, f"{name} of a real dtype", array.dtype)
-    return np.asarray(array, dtype=np.float32, order="C")
+    with np.errstate(over="ignore"):
+        values = np.asarray(array, dtype=np.float32, order="C")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 4:
+        lost = np.isinf(values) & np.isfinite(array)
+        if lost.any():
+            raise refusal(ValueError, op, f"{name} within float32", array[lost].flat[0])
+    return values
 
 
 def int32_input(value: Any, op: str, name: str) -> I32:

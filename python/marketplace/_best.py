@@ -10,12 +10,14 @@ from ._gpu_arrays import cut
 from ._recording import AS_IS, Draw, describe_draw
 from ._scores import topk
 from ._steps import UnitVectorMode
+from ._turns import in_turn
 from ._updates import UpdateParts
 
 
 class BestParts(UpdateParts):
     """Keeps the best of a probe's paths; ``Optimizer`` builds on it."""
 
+    @in_turn
     def keep_best(self, loss: ArrayLike, paths: ArrayLike) -> int:
         """Make the best path's vendors the base weights, and draw new vendors around them (V1).
 
@@ -54,6 +56,7 @@ class BestParts(UpdateParts):
         self._end_update()
         return best
 
+    @in_turn
     def keep_best_of(
         self,
         x: Any,

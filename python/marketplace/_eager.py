@@ -18,10 +18,11 @@ Write = Callable[[Value, Parameters], Value]
 
 
 class Weight(NamedTuple):
-    """A weight as the caller gave it, and how many axes it has without vendors."""
+    """A weight as the caller gave it, how many axes it has without vendors, whether it must be."""
 
     value: ArrayLike | None
     rank: int
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def run(
     ``statistics`` are the running statistics of a batch norm, ``from_batch`` tells whether the
     batch's own take their place.
     """
+    for name, weight in weights.items():
+        if weight.required and weight.value is None:
+            raise refusal(TypeError, op, f"{name} as an array of numbers", None)
     given = {
         name: float_input(weight.value, op, name)
         for name, weight in sorted(weights.items())

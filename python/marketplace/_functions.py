@@ -15,7 +15,23 @@ X = TypeVar("X", Value, NDArray[Any])
 
 
 def relu(x: X) -> X:
-    """Give ``max(x, 0)``, elementwise, for an array of any shape."""
+    """Give ``max(x, 0)``, elementwise.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape and real dtype, or a traced value.
+
+    Returns
+    -------
+    array of x's shape
+        Float32.
+
+    Raises
+    ------
+    TypeError
+        For what is no array of real numbers.
+    """
     return _unary(x, "relu", Value.relu)
 
 
@@ -43,12 +59,44 @@ def gelu(x: X, approximate: str = "none") -> X:
 
 
 def sigmoid(x: X) -> X:
-    """Give ``1 / (1 + exp(-x))``, elementwise, for an array of any shape."""
+    """Give ``1 / (1 + exp(-x))``, elementwise.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape and real dtype, or a traced value.
+
+    Returns
+    -------
+    array of x's shape
+        Float32.
+
+    Raises
+    ------
+    TypeError
+        For what is no array of real numbers.
+    """
     return _unary(x, "sigmoid", Value.sigmoid)
 
 
 def tanh(x: X) -> X:
-    """Give the hyperbolic tangent, elementwise, for an array of any shape."""
+    """Give the hyperbolic tangent, elementwise.
+
+    Parameters
+    ----------
+    x : array
+        Of any shape and real dtype, or a traced value.
+
+    Returns
+    -------
+    array of x's shape
+        Float32.
+
+    Raises
+    ------
+    TypeError
+        For what is no array of real numbers.
+    """
     return _unary(x, "tanh", Value.tanh)
 
 

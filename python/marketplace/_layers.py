@@ -9,9 +9,13 @@ from ._layer import Field, Layer, changed, one_or_both, takes_vendor_count
 from ._parameters import Parameter
 from ._trace import Value
 
+_MOST_WEIGHTS = 2**31  # as the engine has it
 
-def _around_zero(shape: tuple[int, ...], fan_in: int) -> Parameter:
+
+def _around_zero(op: str, shape: tuple[int, ...], fan_in: int) -> Parameter:
     """Draw initial values, uniform within 1/sqrt(fan_in) of zero."""
+    if math.prod(shape) > _MOST_WEIGHTS:
+        raise refusal(ValueError, op, f"a parameter of at most {_MOST_WEIGHTS} elements", shape)
     bound = 1 / math.sqrt(fan_in)
     return Parameter(random.uniform(*shape, low=-bound, high=bound))
 
@@ -112,8 +116,8 @@ class Conv2d(Layer):
             raise refusal(ValueError, "Conv2d", wanted, groups)
         shape = (outputs, inputs // self.groups, *self.kernel_size)
         fan_in = math.prod(shape[1:])
-        self._own("weight", _around_zero(shape, fan_in))
-        self._own("bias", _around_zero((outputs,), fan_in) if bias else None)
+        self._own("weight", _around_zero("Conv2d", shape, fan_in))
+        self._own("bias", _around_zero("Conv2d", (outputs,), fan_in) if bias else None)
 
     def _shown(self) -> list[str]:
         options = changed(
@@ -187,8 +191,8 @@ class Linear(Layer):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         inputs = self.in_features = integer(in_features, "Linear", "in_features", 1)
         outputs = self.out_features = integer(out_features, "Linear", "out_features", 1)
-        self._own("weight", _around_zero((outputs, inputs), inputs))
-        self._own("bias", _around_zero((outputs,), inputs) if bias else None)
+        self._own("weight", _around_zero("Linear", (outputs, inputs), inputs))
+        self._own("bias", _around_zero("Linear", (outputs,), inputs) if bias else None)
 
     def _shown(self) -> list[str]:
         sizes = [str(self.in_features), str(self.out_features)]

@@ -14,6 +14,8 @@ from ._gpu_arrays import Call, Samples, with_leading_axis
 from .nn import Model
 from .tensor import Tensor
 
+MOST_VENDORS = 2**20
+
 Vendors: TypeAlias = Sequence[Callable[[Any], Any]]  # one spec's: ``Vendor`` or any functions
 
 
@@ -51,8 +53,8 @@ class Spec:
     TypeError
         For a model that cannot be traced, or counts that are no integers.
     ValueError
-        For a vendor count that is missing, below 1 or in conflict with the layers', or negative
-        sampling.
+        For a vendor count that is missing, below 1, above 2**20 or in conflict with the layers', or
+        negative sampling.
     """
 
     model: Model
@@ -71,7 +73,7 @@ class Spec:
 def _agreed_count(given: int | None, model: Model) -> int:
     counts = dict(model.vendor_counts)
     if given is not None:
-        counts["vendor_count"] = integer(given, "Spec", "vendor_count", 1)
+        counts["vendor_count"] = integer(given, "Spec", "vendor_count", 1, MOST_VENDORS)
     if not counts:
         raise refusal(ValueError, "Spec", "a vendor_count", "none, nor one from the layers")
     if len(set(counts.values())) > 1:

@@ -56,7 +56,7 @@ def cross_entropy(
         wanted = "reduction 'mean', 'sum' or 'none'"
         raise refusal(ValueError, "cross_entropy", wanted, repr(reduction))
     labels = int32_input(y, "cross_entropy", "y")
-    if values.ndim < 2:
+    if values.ndim < 2 or values.shape[-1] < 1:
         raise refusal(ValueError, "cross_entropy", "logits (..., B, K)", f"shape {values.shape}")
     if labels.shape != values.shape[-2:-1]:
         wanted = f"y of shape {values.shape[-2:-1]}"

@@ -3,6 +3,7 @@
 import enum
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from ._flat import Direction, join, split
 from ._gpu_arrays import Samples
 from ._market import Blueprint, Spec
 from ._recording import Recorder, present_rates
+from ._turns import in_turn
 
 Number: TypeAlias = SupportsFloat  # a float, or a 0-d array that may change between steps
 
@@ -52,6 +54,7 @@ class StepParts:
     _blueprint: Blueprint
     _plan: str
     _momentum: float
+    _turn: AbstractContextManager[Any]
 
     def compute_direction_vectors(
         self,
@@ -82,6 +85,7 @@ class StepParts:
         warn_if(degenerate, op)
         return [split(*pair) for pair in zip(self.marketplace, directions, strict=True)]
 
+    @in_turn
     def update_weights(
         self, direction_delta: Sequence[Direction], learning_rates: ArrayLike | None = None
     ) -> None:
@@ -113,7 +117,7 @@ class StepParts:
         native.update_weights(directions, rates)
 
     def update_seeds(self, keep_leader: bool = True) -> None:
-        """Draw new vendors; the leader keeps seed 0 unless told otherwise."""
+        """Draw new vendors; see ``UpdateParts.update_seeds``."""
         self._ready().update_seeds(bool(keep_leader))
 
     def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
@@ -137,13 +141,46 @@ class StepParts:
         self._ready().update_lr_scales(self._joined("update_lr_scales", direction_vectors))
 
     def get_seeds(self, path: ArrayLike) -> NDArray[np.uint64]:
-        """Give the seeds ``(S,)`` of a path's vendors."""
+        """Give the seeds of a path's vendors.
+
+        Parameters
+        ----------
+        path : integer array (S,)
+            One vendor index per spec.
+
+        Returns
+        -------
+        uint64 array (S,)
+            The seed of each; a leader's is 0 unless it was drawn too.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a path of another dtype or shape, or vendors that a spec does not have.
+        """
         chosen = self._path("get_seeds", path)
         native = self._ready()
         return np.array([native.seeds(i)[v] for i, v in enumerate(chosen)], dtype=np.uint64)
 
     def get_learning_rates(self, path: ArrayLike) -> F32:
-        """Give the learning rates ``(S,)`` of a path's vendors: ``lr (1 + s)`` per spec."""
+        """Give the learning rates of a path's vendors: ``lr (1 + s)`` per spec.
+
+        Parameters
+        ----------
+        path : integer array (S,)
+            One vendor index per spec.
+
+        Returns
+        -------
+        float32 array (S,)
+            The spec's rate times one plus the vendor's scale ``s``, which is 0 without a line
+            search.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As ``get_seeds``.
+        """
         chosen = self._path("get_learning_rates", path)
         native = self._ready()
         one = np.float32(1)
@@ -274,7 +311,8 @@ class StepParts:
 
 def warn_if(degenerate: bool, op: str) -> None:
     if degenerate:
-        text = f"{op}: all losses are equal, the direction is zero and tells nothing"
+        what = "all losses are equal, or none is of a path that the plan compares"
+        text = f"{op}: {what}: the direction is zero and tells nothing"
         warnings.warn(text, RuntimeWarning, stacklevel=3)
 
 

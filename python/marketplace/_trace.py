@@ -288,7 +288,8 @@ class Value:
         batch_first = len(extents) > 0 and (
             extents[0] is BATCH or (extents[0] == -1 and -1 not in inner)
         )
-        if not batch_first or not all(isinstance(n, int) and (n > 0 or n == -1) for n in inner):
+        whole = all(isinstance(n, int | np.integer) and (n > 0 or n == -1) for n in inner)
+        if not (batch_first and whole):
             wanted = "reshape(x.shape[0], ...) with extents of at least 1, or one -1"
             raise self.trace.refuse(wanted, f"reshape{tuple(extents)!r}", ValueError)
         return self._record(lambda g, layer: g.reshape(self.node, inner, layer=layer))

@@ -6,6 +6,7 @@
 """
 
 import abc
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from ._gpu_arrays import Call, Labels, Samples, cut, is_gpu_array
 from ._recording import Draw, Recorder, describe_draw
 from ._sharing import Minibatch, Sharing
 from ._steps import StepParts, UnitVectorMode, warn_if
+from ._turns import in_turn
 
 
 class UpdateParts(StepParts, abc.ABC):
@@ -32,8 +34,11 @@ class UpdateParts(StepParts, abc.ABC):
     _total: NDArray[np.float64]  # of the minibatches' losses
     _count: int
     _minibatches: list[Minibatch]  # kept for a line search alone
+    _counted_for: tuple[int, int]  # the generation and replica whose losses these are
 
     def __init__(self) -> None:
+        self._turn = threading.RLock()
+        self._counted_for = (0, 0)
         self.classes = None
         self.recorder = None
         self._sharing = None
@@ -54,6 +59,7 @@ class UpdateParts(StepParts, abc.ABC):
         """How many replicas of this update are summed up so far."""
         return self._native.replica
 
+    @in_turn
     def probe(
         self, x: Any, y: Any, *, ignore_index: int | None = None, stream: Any = None
     ) -> tuple[F32, I32]:
@@ -97,6 +103,7 @@ class UpdateParts(StepParts, abc.ABC):
         """
         return self._probe("probe", x, y, ignore_index, stream, further=False)
 
+    @in_turn
     def accumulate(
         self, x: Any, y: Any, *, ignore_index: int | None = None, stream: Any = None
     ) -> tuple[F32, I32]:
@@ -132,11 +139,13 @@ class UpdateParts(StepParts, abc.ABC):
         Batch norms take over the statistics of every minibatch at the next step. Under a meta
         learning rate the minibatches themselves are kept until then: the line search runs on all.
         """
+        self._follow_vendors()  # before it is asked how many there are
         loss, paths = self._probe("accumulate", x, y, ignore_index, stream, self._count > 0)
         if self._count > 1:
             loss = (self._total / self._count).astype(np.float32)
         return loss, paths
 
+    @in_turn
     def add_replica(
         self,
         loss: ArrayLike,
@@ -173,17 +182,19 @@ class UpdateParts(StepParts, abc.ABC):
         """
         losses, rows, mode = self._scored("add_replica", loss, paths, unit_vector_mode)
         self._refuse_line_search("add_replica")
-        draws = self._drawn(losses, rows, mode, last=False)
+        # before the replica is counted: those behind the count are left out
+        self._draws = self._drawn(losses, rows, mode, last=False)
         degenerate = self._ready().add_replica(losses, rows, mode)
         self._start_over()
-        self._draws = draws
         warn_if(degenerate, "add_replica")
 
+    @in_turn
     def drop_replicas(self) -> None:
         """Forget the replicas of an update that will not come, and go back to its first vendors."""
         self._ready().drop_replicas()
         self._end_update()
 
+    @in_turn
     def train_step(
         self,
         x: Any,
@@ -226,7 +237,8 @@ class UpdateParts(StepParts, abc.ABC):
         ------
         TypeError, ValueError
             As ``probe`` and ``step``, or for samples that cannot be cut into n equal minibatches.
-            The weights and the vendors are as they were then.
+            The weights and the vendors are as they were then; of an update that this call had added
+            replicas to, the vendors that it began with.
 
         Notes
         -----
@@ -240,6 +252,7 @@ class UpdateParts(StepParts, abc.ABC):
         if replicas == count == 1 and self._is_plain():
             whole = (*minibatches[0], ignored_input(ignore_index, "train_step"))
             return self._step_at_once(whole, self._mode_name(unit_vector_mode))
+        before = self.replica
         try:
             for replica in range(replicas):
                 self._start_over()
@@ -249,7 +262,7 @@ class UpdateParts(StepParts, abc.ABC):
                     self.add_replica(loss, paths, unit_vector_mode)
             self.step(loss, paths, unit_vector_mode)
         except BaseException:
-            if self.replica > 0:
+            if self.replica > before:
                 self.drop_replicas()
             raise
         return loss, paths
@@ -263,14 +276,23 @@ class UpdateParts(StepParts, abc.ABC):
     ) -> None:
         """Update the weights; see ``Optimizer.step``."""
 
+    @in_turn
     def update_seeds(self, keep_leader: bool = True) -> None:
-        """Draw new vendors; the leader keeps seed 0 unless told otherwise.
+        """Draw new vendors; the weights stay.
 
-        Losses and replicas that were added up for the present ones are dropped.
+        Losses and replicas that were added up for the present vendors are dropped, and a line
+        search ends.
+
+        Parameters
+        ----------
+        keep_leader : bool
+            Whether vendor 0 of every spec keeps seed 0, that of no delta; otherwise it is drawn
+            like the others.
         """
         super().update_seeds(keep_leader)
         self._end_update()
 
+    @in_turn
     def update_lr_scales(self, direction_vectors: Sequence[Direction]) -> None:
         """Make vendors that differ in how far they step; see ``StepParts.update_lr_scales``.
 
@@ -292,6 +314,7 @@ class UpdateParts(StepParts, abc.ABC):
     def _probe(
         self, op: str, x: Any, y: Any, ignore_index: int | None, stream: Any, further: bool
     ) -> tuple[F32, I32]:
+        self._follow_vendors()
         batch, labels = self._batch(op, x, y, stream)
         minibatch = (batch, labels, ignored_input(ignore_index, op))
         loss, paths = self._losses(self._ready(), minibatch, further)
@@ -331,6 +354,13 @@ class UpdateParts(StepParts, abc.ABC):
         self._refuse_other_plans("probe", "classes")
         return class_losses(native, *minibatch, self.classes, further)
 
+    def _follow_vendors(self) -> None:
+        """Drop losses of vendors that are gone: an interrupt can come before a call drops them."""
+        present = (self._native.generation, self._native.replica)
+        if present != self._counted_for:
+            self._start_over()
+            self._counted_for = present
+
     def _start_over(self) -> None:
         self._total = np.zeros(())
         self._count = 0
@@ -347,16 +377,17 @@ class UpdateParts(StepParts, abc.ABC):
         native = self._ready()
         if self.plan == "node":  # measured gradients follow from no seeds; summed over all replicas
             return [native.gather(losses, paths, mode)]
-        return [*self._draws, describe_draw(native, native.coefficients(losses, paths, mode))]
+        earlier = self._draws[: native.replica]
+        return [*earlier, describe_draw(native, native.coefficients(losses, paths, mode))]
 
     def _record(self, draws: list[Draw | list[F32]], mode: str, rates: F32) -> None:
         for listener in self._listeners:
             listener.step(draws, mode, rates)
 
-    def _probe_again(self, native: _core.Optimizer) -> tuple[F32, I32]:
+    def _probe_again(self, native: _core.Optimizer) -> F32:
         """Run the minibatches of this update a second time: the line search's losses."""
         total: NDArray[np.float64] = np.zeros(())
         for index, minibatch in enumerate(self._minibatches):
-            loss, paths = self._losses(native, minibatch, index > 0)
+            loss, _ = self._losses(native, minibatch, index > 0)
             total = total + loss.astype(np.float64)
-        return (total / len(self._minibatches)).astype(np.float32), paths
+        return (total / len(self._minibatches)).astype(np.float32)

@@ -1,18 +1,16 @@
 """Continual learning: a model answers batch after batch, and learns from what it answered.
 
 With plan ``node`` the base weights answer, and a step of node perturbation on the same batch
-teaches them: the output layer in closed form, layers before it from their probes.
+teaches them: the output layer by its exact gradient, layers before it from their probes.
 
-With plan ``scatter`` every sample takes a path of its own while the model answers. The losses of
-such samples become a step: ``z`` over all of them, ``g = sum z delta`` over their vendors, one unit
-vector for the whole market. What a sample's loss tells of its deltas is small beside what samples
-differ in anyway, so it learns far less from a batch. Three things help:
+With plan ``scatter`` every sample takes a path of its own while the model answers. Their losses
+become a step: ``z`` over all, ``g = sum z delta`` over their vendors, one unit vector for the whole
+market. A loss tells less of its deltas than of its sample. Three things help:
 
 - weights ``w`` that give rare labels their say, see ``label_weights``;
 - the control variate: the base weights' loss on the same sample, known where they gave the answer;
 - with it, the choice of samples: path p runs sample b with a probability ``q[b]`` that grows with
-  what there is to learn from it, the base weights' doubt ``1 - softmax(logits)[label]`` (importance
-  sampling; the size of the gradient with respect to the logits goes with it), and
+  the base weights' doubt ``1 - softmax(logits)[label]`` (importance sampling), and
 
       z from  w[b] / q[b] * (loss(path[p], sample b) - loss(base, sample b))
 
@@ -135,7 +133,7 @@ class Lesson:
 class Learner:
     """Answers batches, and learns from them when their labels are known.
 
-    >>> learner = Learner(optimizer, balance_labels=True, new_classes=[9])
+    >>> learner = Learner(optimizer, new_classes=[9])
     >>> answer = learner.answer(x)
     >>> lesson = learner.learn(answer, y)
 
@@ -285,7 +283,18 @@ class Learner:
         return Lesson(answer.logits, correct, loss, chosen, paths, scores)
 
     def weights(self, y: ArrayLike, *, ignore_index: int | None = None) -> F32:
-        """Weigh the samples of a batch as ``learn`` does, ``(B,)``; see ``label_weights``."""
+        """Weigh the samples of a batch as ``learn`` does.
+
+        Parameters
+        ----------
+        y, ignore_index
+            As for ``learn``.
+
+        Returns
+        -------
+        float32 array (B,)
+            As of ``label_weights``, whose errors are raised too.
+        """
         return label_weights(
             y,
             balance=self.balance_labels,
@@ -295,7 +304,18 @@ class Learner:
         )
 
     def probe_count(self, samples: int) -> int:
-        """Count the paths that ``learn`` runs beside the answers to so many samples."""
+        """Count the paths that ``learn`` runs beside the answers.
+
+        Parameters
+        ----------
+        samples : int
+            Answers in the batch.
+
+        Returns
+        -------
+        int
+            Paths, at least 2; 0 without a control variate.
+        """
         if not self.optimizer.control_variate:
             return 0
         return max(2, round(self.probe_share * samples))  # one score would have no deviation

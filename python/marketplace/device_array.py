@@ -80,7 +80,18 @@ class DeviceArray:
         return f"DeviceArray(shape={self.shape}, dtype={self.dtype}, device='{self.device}')"
 
     def numpy(self) -> NDArray[Any]:
-        """Copy the values to the host, waiting for them."""
+        """Copy the values to the host, waiting for them.
+
+        Returns
+        -------
+        float32 array of the same shape
+            In host memory of its own, C-contiguous.
+
+        Raises
+        ------
+        RuntimeError
+            For a device that fails.
+        """
         return self._tensor.numpy()
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:

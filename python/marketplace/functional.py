@@ -82,7 +82,7 @@ def conv2d(
         "conv2d",
         x,
         lambda value, p: value.conv2d(p["weight"], p.get("bias"), **options),
-        {"weight": Weight(weight, 4), "bias": Weight(bias, 1)},
+        {"weight": Weight(weight, 4, True), "bias": Weight(bias, 1)},
         _IMAGES,
     )
 
@@ -113,7 +113,7 @@ def linear(x: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> F3
         "linear",
         x,
         lambda value, p: value.linear(p["weight"], p.get("bias")),
-        {"weight": Weight(weight, 2), "bias": Weight(bias, 1)},
+        {"weight": Weight(weight, 2, True), "bias": Weight(bias, 1)},
         Layout((2,), open_ended=True),
     )
 

@@ -106,9 +106,14 @@ def rand(*shape: int, seed: int, counter: int = 0, dtype: DTypeLike = np.float32
     draw = _core.rand_float32 if resolved == np.float32 else _core.rand_float16
     start = integer(counter, "rand", "counter", 0) % _COUNTER_RANGE
     count = math.prod(extents)
-    if count >= 2**63:
-        raise refusal(ValueError, "rand", "a shape of fewer than 2**63 numbers", extents)
-    return draw(seed_input(seed, "rand"), start, count).reshape(extents)
+    if count >= 2**60:
+        raise refusal(ValueError, "rand", "a shape of fewer than 2**60 numbers", extents)
+    key = seed_input(seed, "rand")
+    try:
+        return draw(key, start, count).reshape(extents)
+    except MemoryError:
+        wanted = f"memory for {count} numbers"
+        raise refusal(MemoryError, "rand", wanted, "less than that") from None
 
 
 class RandomNumberGenerator:
@@ -266,10 +271,50 @@ def manual_seed(seed: int) -> None:
 def uniform(
     *shape: int, low: float = 0.0, high: float = 1.0, dtype: DTypeLike = np.float32
 ) -> NDArray[Any]:
-    """Draw from this module's generator, as ``RandomNumberGenerator.uniform``."""
+    """Draw ``(high - low) * u + low``, ``u`` uniform in [0, 1), from this module's generator.
+
+    Parameters
+    ----------
+    *shape : int
+        Extents of the result; none for a scalar (a 0-d array).
+    low, high : float
+        Ends of the interval.
+    dtype : dtype, default float32
+        float32 or float16.
+
+    Returns
+    -------
+    ndarray
+        Numbers of the shape and dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``RandomNumberGenerator.uniform``.
+    """
     return _generator.uniform(*shape, low=low, high=high, dtype=dtype)
 
 
 def randint(*shape: int, low: int = 0, high: int = 10, dtype: DTypeLike = np.int32) -> NDArray[Any]:
-    """Draw from this module's generator, as ``RandomNumberGenerator.randint``."""
+    """Draw integers in [low, high) from this module's generator.
+
+    Parameters
+    ----------
+    *shape : int
+        Extents of the result; none for a scalar (a 0-d array).
+    low, high : int
+        First integer, and the one behind the last; at most 2**46 apart.
+    dtype : dtype, default int32
+        Integer dtype that holds them.
+
+    Returns
+    -------
+    ndarray
+        Integers of the shape and dtype asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``RandomNumberGenerator.randint``.
+    """
     return _generator.randint(*shape, low=low, high=high, dtype=dtype)

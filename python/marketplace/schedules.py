@@ -25,6 +25,18 @@ __all__ = ["SCHEDULES", "Schedule", "constant", "cosine", "distance", "exponenti
 
 F64: TypeAlias = NDArray[np.float64]
 Schedule: TypeAlias = Callable[[int], float]
+"""What every function here gives.
+
+Parameters
+----------
+step : int
+    Steps done so far, 0 before the first.
+
+Returns
+-------
+float
+    The learning rate of the step that comes.
+"""
 
 SCHEDULES = ("constant", "exponential", "cosine")
 
@@ -115,7 +127,7 @@ def cosine(rate: float, steps: int, *, final: float = 0.0, warmup: int = 0) -> S
 
     def at(step: int) -> float:
         if step < rise:
-            return value * (step + 1) / rise
+            return value * (max(step, 0) + 1) / rise
         share = min((step - rise) / (last - rise), 1.0)
         return value * (low + (1.0 - low) * (1.0 + math.cos(math.pi * share)) / 2.0)
 

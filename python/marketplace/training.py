@@ -16,6 +16,7 @@ from ._arrays import (
     I32,
     default_engine,
     describe,
+    float_input,
     listed,
     path_input,
     paths_input,
@@ -122,7 +123,7 @@ def produce(
     if not isinstance(spec, Spec):
         raise refusal(TypeError, "produce", "a Spec", type(spec).__name__)
     own = vendors_of(OwnVendors([spec]))[0] if vendors is None else vendors
-    chosen = _functions(own, "produce")
+    chosen = _functions(spec, own, "produce")
     if len(chosen) != spec.vendor_count:
         raise refusal(ValueError, "produce", f"{spec.vendor_count} vendors", len(chosen))
     first = full_set(chosen)
@@ -144,13 +145,15 @@ def produce(
     return _run_all(call, chosen, inputs, data), Tensor.wrap(np.concatenate(grown, axis=1))
 
 
-def _functions(vendors: Any, op: str) -> Vendors:
-    """Give one spec's vendors as a list, refusing what cannot be called."""
+def _functions(spec: Spec, vendors: Any, op: str) -> Vendors:
+    """Give one spec's vendors as a list, refusing what cannot be called or is another spec's."""
     wanted = "one spec's vendors as a list of functions"
     chosen = listed(vendors, op, wanted)
     for vendor in chosen:
         if not callable(vendor):
             raise refusal(TypeError, op, wanted, f"a list with {describe(vendor)}")
+        if isinstance(vendor, Vendor) and vendor.source.specs[vendor.spec].model is not spec.model:
+            raise refusal(ValueError, op, "vendors of the spec that they are given for", vendor)
     return chosen
 
 
@@ -251,7 +254,10 @@ def forward(
     specs = check_market(marketplace, "forward")
     given = vendors_of(OwnVendors(specs)) if vendors is None else vendors
     wanted = "vendors as a list per spec, such as opt.vendors"
-    chosen = [_functions(own, "forward") for own in listed(given, "forward", wanted)]
+    lists = listed(given, "forward", wanted)
+    if len(lists) != len(specs):
+        raise refusal(ValueError, "forward", f"vendors of {len(specs)} specs", len(lists))
+    chosen = [_functions(*pair, "forward") for pair in zip(specs, lists, strict=True)]
     if [len(own) for own in chosen] != [spec.vendor_count for spec in specs]:
         wanted = f"{[spec.vendor_count for spec in specs]} vendors"
         raise refusal(ValueError, "forward", wanted, [len(own) for own in chosen])
@@ -383,7 +389,7 @@ def mutate(
     """
     specs = check_market(marketplace, "mutate")
     path = path_input(leading_path, "mutate", [spec.vendor_count for spec in specs])
-    amplitude = scalar(jitter, "mutate", "jitter")
+    amplitude = float(float_input(scalar(jitter, "mutate", "jitter"), "mutate", "jitter"))
     master = random.generator().seed64() if seed is None else seed_input(seed, "mutate")
     source = OwnVendors(specs)
     market = make_market(specs, source.engine)

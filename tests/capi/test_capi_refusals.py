@@ -327,3 +327,29 @@ def test_null_handles() -> None:
     with refused(VALUE, "optimizer_create: expected a market, received NULL"):
         options = OptimizerOptions()
         call("optimizer_create", None, c.byref(options), c.byref(c.c_void_p()))
+
+
+def test_a_named_output_stays_the_output() -> None:
+    """Whatever is added behind it."""
+    market = CMarket()
+    market.spec(2)
+    named = pairs.linear(market, 3, 4)
+    call("set_output", market.handle, c.c_int32(named))
+    pairs.linear(market, 4, 2)
+    market.spec(2)  # of another spec the last value is the result, as ever
+    pairs.linear(market, 4, 5)
+    pairs.activation(market, 0)
+    market.finish()
+    assert market.output_shape((3,)) == (5,)
+
+
+def test_star_steps_from_paths_that_tell_nothing(building: CMarket) -> None:
+    pairs.linear(building, 3, 2)
+    building.spec(2)
+    pairs.linear(building, 2, 2)
+    building.finish()
+    for shaping in range(3):
+        options = {"plan": 1, "learning_rate": 0.1, "seed": 1, "shaping": shaping}
+        optimizer = COptimizer(building, 2, **options)
+        both = np.array([[1, 1]], np.int32)
+        assert optimizer.step(np.array([1.5], np.float32), both, 0.1)

@@ -79,12 +79,15 @@ template <class T, class Out, int Rows, int Vectors>
 static void contract_tile(const ContractArgs& args, const T* const* rows, const T* panel,
                           std::int64_t first_column, int columns, Out* out) {
   Vec acc[Rows][Vectors];
-  float bias[Vectors * kVectorFloats] = {};
-  if (args.bias)
-    for (int c = 0; c < columns; ++c) bias[c] = args.bias[first_column + c];
+  for (int j = 0; j < Vectors; ++j) {
+    const int left = columns - j * kVectorFloats;
+    const Vec bias = args.bias && left > 0
+                         ? load_lanes(args.bias + first_column + j * kVectorFloats,
+                                      left < kVectorFloats ? left : kVectorFloats)
+                         : Vec{};
 #pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i)
-    for (int j = 0; j < Vectors; ++j) acc[i][j] = load(bias + j * kVectorFloats);
+    for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
+  }
   for (std::int64_t r = 0; r < args.runs; ++r) {
     const T* in[Rows];
 #pragma GCC unroll 16

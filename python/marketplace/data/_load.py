@@ -137,7 +137,26 @@ def load(dataset: str = "mnist", source: str = "auto", *, report: Report | None 
 
 
 def load_mnist(source: str = "auto", *, report: Report | None = None) -> Dataset:
-    """Load MNIST; see `load` for parameters and errors."""
+    """Load MNIST.
+
+    Parameters
+    ----------
+    source : {"auto", "full", "bundled"}
+        "auto": the full set when it is in the cache, else the bundled subset; "full": the full set,
+        downloaded into the cache when it is not there; "bundled": the subset (8,000 + 2,000).
+    report : callable, optional
+        Called with one line of text for each download.
+
+    Returns
+    -------
+    Dataset
+        Images (N, 1, 28, 28), uint8, and labels (N,), int32; 60,000 + 10,000 of the full set.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, OSError
+        As `load`.
+    """
     _check_choice("source", source, SOURCES)
     files = None if source == "bundled" else find_files(mnist_directories())
     if files is not None:

@@ -135,7 +135,18 @@ class RayCluster:
         return self._step(self.optimizer)
 
     def add_workers(self, count: int) -> None:
-        """Start more workers; they join at the step that begins when they are ready."""
+        """Start more workers; they join at the step that begins when they are ready.
+
+        Parameters
+        ----------
+        count : int
+            How many, at least 1. The call does not wait for them.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For another count.
+        """
         for _ in range(integer(count, OP, "workers", 1)):
             self._newcomers.append(self._start())
 
