@@ -273,7 +273,7 @@ def add_logs(group: _Group) -> None:
         type=Path,
         metavar="FILE",
         help="log every step, as JSON lines (.jsonl) or comma-separated values (.csv); replaced "
-        "at step 0, continued with --resume",
+        "at step 0, continued by a run that goes on from a checkpoint, where the example can",
     )
     group.add_argument(
         "--mlflow",
@@ -294,5 +294,6 @@ def add_logs(group: _Group) -> None:
         metavar="FILE",
         help="write down every step, so that `python -m marketplace replay FILE` rebuilds the "
         "weights of any of them; four bytes a vendor and step (plan node: a parameter and step); "
-        "replaced at step 0, continued with --resume",
+        "replaced at step 0, continued by a run that goes on from a checkpoint, where the example "
+        "can",
     )
