@@ -1,10 +1,23 @@
-"""Ours: ``Optimizer.probe``. It is given seeds and makes every vendor's weights while it runs."""
+"""Ours: ``Optimizer.probe``. It is given seeds and makes every vendor's weights while it runs.
 
+- ``ours``: the batch lies where its peers have it, on a GPU as an array of PyTorch or CuPy.
+- ``ours-host`` (GPUs): the batch comes from the host in every probe, as uint8.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.cases import AvgPool, Case, Conv, Flatten, Layers, Linear, MaxPool, Norm, Relu
+from benchmarks.contender_torch import own_name
 from benchmarks.harness import Run
 from benchmarks.problem import LEARNING_RATE, PROBE_SCALE, Problem
+
+Array = NDArray[Any]
 
 
 class _ResidualBlock:
@@ -82,5 +95,62 @@ def make_optimizer(problem: Problem, dtype: str, threads: int) -> Any:
 def prepare(name: str, problem: Problem, dtype: str, threads: int) -> Run:
     """Give the function that computes all losses."""
     optimizer = make_optimizer(problem, dtype, threads)
-    x, y = problem.x, problem.y
+    x, y = give_batch(problem.x, problem.y, problem.device, from_host=name == "ours-host")
     return lambda: optimizer.probe(x, y)[0]
+
+
+# -- where the batch lies --------------------------------------------------------------------------
+
+
+def give_batch(x: Array, y: Array, device: str, from_host: bool = False) -> tuple[Any, Any]:
+    """Give a batch of whole numbers from 0 to 255, and its labels, to a device.
+
+    On a GPU it lies there already, as far as a library can bring it; ``from_host``: it stays on the
+    host, as uint8, which is how images are kept.
+    """
+    if from_host:
+        return x.astype(np.uint8), y
+    library = device_library(device)
+    if library is None:
+        return x, y
+    return _BRING[library](x, device), _BRING[library](y, device)
+
+
+def whereabouts(device: str) -> str:
+    """Say where ``give_batch`` leaves a batch."""
+    if device == "cpu":
+        return "on the host"
+    library = device_library(device)
+    if library is None:
+        return f"on the host, in float32: neither PyTorch nor CuPy reaches {device}"
+    return f"on {device}, by {library}"
+
+
+@functools.cache
+def device_library(device: str) -> str | None:
+    """Name what can bring an array to a GPU: what is imported already, else what can be."""
+    if device == "cpu":
+        return None
+    for name in sorted(_BRING, key=lambda name: name not in sys.modules):
+        try:
+            _BRING[name](np.zeros(1, np.float32), device)
+        except Exception:  # each says in its own way that it has no such device
+            continue
+        return name
+    return None
+
+
+def _by_torch(array: Array, device: str) -> Any:
+    import torch
+
+    return torch.from_numpy(array).to(own_name(device))
+
+
+def _by_cupy(array: Array, device: str) -> Any:
+    import cupy
+
+    with cupy.cuda.Device(int(device.partition(":")[2] or 0)):
+        return cupy.asarray(array)
+
+
+_BRING: dict[str, Callable[[Array, str], Any]] = {"torch": _by_torch, "cupy": _by_cupy}

@@ -10,9 +10,11 @@ import pathlib
 import platform
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -82,14 +84,19 @@ def warm_up(run: Run, runs: int) -> float:
 
 
 def interleaved(
-    runs: Mapping[str, Run], repeats: int, warm_up_runs: int = 2
+    runs: Mapping[str, Run],
+    repeats: int,
+    warm_up_runs: int = 2,
+    seconds: dict[str, list[float]] | None = None,
 ) -> dict[str, list[float]]:
     """Time several functions turn by turn (A B C A B C ...), so that drift meets all of them.
 
-    Each must return only when its work is done. Seconds of every repeat, by name.
+    Each must return only when its work is done. Seconds of every repeat, by name; a dict that is
+    given is filled as they come, so that an interrupt does not take them.
     """
     expected = {name: warm_up(run, warm_up_runs) for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds = {} if seconds is None else seconds
+    seconds.update({name: [] for name in runs})
     with no_garbage_collection():
         for _ in range(repeats):
             for name, run in runs.items():
@@ -119,6 +126,19 @@ def import_times_ms(package: str, repeats: int = 5) -> dict[str, float]:
             raise RuntimeError(f"import: expected to import {package}, received {done.stderr}")
         seconds.append(float(done.stdout))
     return statistics_ms(seconds)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt while the block runs, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # -- the record ------------------------------------------------------------------------------------
@@ -223,5 +243,12 @@ def result_path(stem: str, made: Mapping[str, Any]) -> pathlib.Path:
 def write_result(path: pathlib.Path, result: Mapping[str, Any], text: str) -> None:
     """Keep a result as JSON, and beside it the text that was printed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    path.with_suffix(".txt").write_text(text.rstrip() + "\n")
+    _write_whole(path, json.dumps(result, indent=1))
+    _write_whole(path.with_suffix(".txt"), text.rstrip())
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+    # whoever is killed meanwhile leaves the file of before
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text + "\n")
+    draft.replace(path)

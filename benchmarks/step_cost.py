@@ -2,7 +2,8 @@
 
     python -m benchmarks.step_cost [--case tree-8] [--dtype float32]
 
-Times probe and step turn by turn. Within the probe:
+Times probe and step turn by turn; on a GPU with a batch that lies there, and with one that comes
+from the host as uint8. Within the probe:
 
 - *deltas* is the time to generate all vendors' numbers and add them to the weights, from the
   kernel's own throughput, measured here;
@@ -20,32 +21,47 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.cases import CASES, Case
-from benchmarks.contender_ours import make_specs
+from benchmarks.contender_ours import give_batch, make_specs, whereabouts
 from benchmarks.problem import LEARNING_RATE, PROBE_SCALE, SEED
 
 GOAL = 0.03  # of a step, for deltas, direction and update together
 FIRST_STEP = 1.2
 SMALL_BATCHES = (1, 9)
+WHOLE = {
+    "train_step": "training step",
+    "probe": "probe",
+    "host_train_step": "training step, uint8 batch from the host",
+    "host_probe": "probe, uint8 batch from the host",
+}
 
 
 class StepCost:
-    """An optimizer on one case, and the functions that are timed."""
+    """An optimizer on one case, and the functions that are timed.
 
-    def __init__(self, case: Case, options: argparse.Namespace) -> None:
+    ``from_host``: its batch is the host's on a GPU too.
+    """
+
+    def __init__(self, case: Case, options: argparse.Namespace, from_host: bool = False) -> None:
         import marketplace as mp
 
         self.case = case
         self.threads = options.threads
         mp.random.manual_seed(SEED)
         rng = np.random.default_rng(SEED)
-        self.x = rng.integers(0, 256, size=(case.batch, *case.sample)).astype(np.float32)
-        self.y = rng.integers(0, case.classes, size=case.batch).astype(np.int32)
+        x = rng.integers(0, 256, size=(case.batch, *case.sample)).astype(np.float32)
+        y = rng.integers(0, case.classes, size=case.batch).astype(np.int32)
+        self.one = x[:1], y[:1]
+        self.x, self.y = give_batch(x, y, options.device, from_host)
         self.optimizer = mp.Optimizer(
             make_specs(case), LEARNING_RATE, probe_scale=PROBE_SCALE, plan=case.plan,
             dtype=options.dtype, threads=options.threads, seed=SEED, device=options.device,
         )  # fmt: skip
         self.first_seconds = harness.timed(self.train)[0]
         self.loss, self.paths = self.optimizer.probe(self.x, self.y)
+
+    def probe(self) -> None:
+        """Compute all losses."""
+        self.optimizer.probe(self.x, self.y)
 
     def train(self) -> None:
         """Take one training step."""
@@ -62,8 +78,7 @@ class StepCost:
         native, specs = self.optimizer._native, range(len(self.case.specs))
         plan = Plan.star(list(self.case.vendors))
         weights = [native.weights(spec) for spec in specs]
-        x = np.repeat(self.x[:1], batch, axis=0)
-        y = np.repeat(self.y[:1], batch)
+        x, y = np.repeat(self.one[0], batch, axis=0), np.repeat(self.one[1], batch)
         return lambda: self.optimizer._market.losses(plan, weights, x, y, None)
 
     @property
@@ -82,12 +97,15 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     few, more = SMALL_BATCHES
     runs: dict[str, harness.Run] = {
         "train_step": cost.train,
-        "probe": lambda: cost.optimizer.probe(cost.x, cost.y),
+        "probe": cost.probe,
         "step": cost.step,
         "few": cost.star(few),
         "more": cost.star(more),
         "random": lambda: rates.append(engine.measure_random(0.01 if options.quick else 0.1)),
     }
+    if options.device != "cpu":
+        host = StepCost(case, options, from_host=True)
+        runs |= {"host_train_step": host.train, "host_probe": host.probe}
     seconds = harness.interleaved(runs, options.repeats)
     ms = {name: harness.statistics_ms(times)["median_ms"] for name, times in seconds.items()}
     workers = cost.threads if options.device == "cpu" else 1  # a GPU's rate is all of it
@@ -98,7 +116,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
     whole = ms["probe"] + ms["step"]
     return {
         "case": case.name, "dtype": options.dtype, "device": options.device,
-        "threads": cost.threads,
+        "threads": cost.threads, "batch": whereabouts(options.device),
         "random_numbers": cost.numbers, "random_numbers_per_second_per_core": max(rates),
         "train_step_ms": ms["train_step"], "probe_ms": ms["probe"], "step_ms": ms["step"],
         "deltas_ms": deltas, "packing_ms": packing,
@@ -106,6 +124,7 @@ def measure(case: Case, options: argparse.Namespace) -> dict[str, Any]:
         "packing_share": packing / whole, "share": (deltas + ms["step"]) / whole,
         "first_step_ms": cost.first_seconds * 1e3,
         "first_step_ratio": cost.first_seconds * 1e3 / ms["train_step"],
+        **{f"{name}_ms": value for name, value in ms.items() if name.startswith("host")},
     }  # fmt: skip
 
 
@@ -113,6 +132,7 @@ def text(found: dict[str, Any]) -> str:
     """Give the figures as lines of text."""
     met = {True: "met", False: "MISSED"}
     rate = found["random_numbers_per_second_per_core"]
+    batch = "" if found["device"] == "cpu" else f"; batch {found['batch']}"
     parts = [
         f"{label:<44} {found[f'{key}_ms']:>9.3f} ms {found[f'{key}_share']:>7.2%} of a step"
         for label, key in (
@@ -123,9 +143,13 @@ def text(found: dict[str, Any]) -> str:
     ]
     return "\n".join(
         (
-            f"{found['case']} {found['dtype']}, {found['device']}, {found['threads']} threads",
-            f"{'training step':<44} {found['train_step_ms']:>9.3f} ms",
-            f"{'probe':<44} {found['probe_ms']:>9.3f} ms",
+            f"{found['case']} {found['dtype']}, {found['device']}, {found['threads']} threads"
+            f"{batch}",
+            *(
+                f"{label:<44} {found[f'{key}_ms']:>9.3f} ms"
+                for key, label in WHOLE.items()
+                if f"{key}_ms" in found
+            ),
             *parts,
             f"deltas, direction and update: {found['share']:.2%} "
             f"(goal <= {GOAL:.0%}: {met[found['share'] <= GOAL]})",
@@ -161,7 +185,8 @@ def main(arguments: list[str]) -> None:
     made = harness.record("step_cost", arguments)
     case = CASES[options.case]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # equal losses would make the step a cheaper one
+        # such a step would be a cheaper one
+        warnings.filterwarnings("error", message=".*all losses are equal")
         found = measure(case.small() if options.quick else case, options)
     printed = f"{harness.heading(made)}\n\n{text(found)}"
     print(printed)

@@ -55,6 +55,7 @@ class Row:
     share_of_peak: float
     loss_difference: float  # largest, relative to our float32 losses
     losses_agree: bool
+    repeats: int = 0  # timed runs that median and range are of; 0: not timed yet
     peak_bytes: float | None = None  # of a process of its own, as the next three
     working_bytes: float | None = None  # of the peak, beyond weights and batch
     fresh_first_ms: float | None = None
@@ -69,7 +70,7 @@ class Row:
 
 def rank(rows: list[Row]) -> list[Row]:
     """Sort one case's rows, fastest first, and fill in their ratios to the best peer."""
-    peers = [row.median_ms for row in rows if row.contender != OURS]
+    peers = [row.median_ms for row in rows if row.family != OURS]
     for row in rows:
         row.ratio_to_best_peer = min(peers) / row.median_ms if peers else None
     return sorted(rows, key=lambda row: row.median_ms)
@@ -124,7 +125,7 @@ def verdicts(rows: Iterable[Row], device: str) -> list[str]:
     lines = []
     for (case, dtype), group in groups.items():
         ours = next((row for row in group if row.contender == OURS), None)
-        judged = _judge(ours, [row for row in group if row is not ours], goals) if ours else []
+        judged = _judge(ours, [row for row in group if row.family != OURS], goals) if ours else []
         if judged:
             lines.append(f"{case} {dtype}: {'; '.join(judged)}")
     return lines
