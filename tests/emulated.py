@@ -27,6 +27,7 @@ def _load():
 
 _LIBRARY = _load()
 GPUS = [device["name"] for device in mp.devices() if device["kind"] != "cpu"]
+IS_REAL = bool(GPUS) and _LIBRARY is None
 FIRST = GPUS[0] if GPUS else None
 EMULATED = _LIBRARY is not None and "cuda:0" in GPUS
 DEFERS = EMULATED and hasattr(_LIBRARY, "simt_defer")  # or does all work at once

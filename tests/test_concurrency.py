@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import marketplace as mp
 import numpy as np
 import pytest
+from emulated import IS_REAL
 from markets import MLP, batch, build, linear, optimizer, same_bits
 
 
@@ -135,6 +136,10 @@ good = same(work()) and same(work())""",
 }
 
 
+on_cpu = pytest.mark.skipif(IS_REAL, reason="a GPU's runtime does not survive a fork")
+
+
+@on_cpu
 @pytest.mark.parametrize("name", IN_CHILD)
 def test_a_forked_process_computes_too(name):
     run_alone(
@@ -148,6 +153,7 @@ sys.exit(os.waitstatus_to_exitcode(status))"""
     )
 
 
+@on_cpu
 def test_a_pool_of_forked_processes_computes_too():
     run_alone(f"""{FORK}
 with multiprocessing.get_context("fork").Pool(2) as pool:

@@ -26,6 +26,10 @@ class DeviceExecutor {
   // On one device of a team, which keeps the weights.
   DeviceExecutor(std::shared_ptr<const Lowered> lowered, std::shared_ptr<Team> team,
                  std::size_t index);
+  // A call that did not wait may still be reading what it was sent.
+  ~DeviceExecutor() { stream_.finish(); }
+  DeviceExecutor(const DeviceExecutor&) = delete;
+  DeviceExecutor& operator=(const DeviceExecutor&) = delete;
 
   // Puts a call's work on the stream.
   void start_losses(const Request& request);

@@ -1,4 +1,5 @@
 #include <cxxabi.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -8,10 +9,21 @@
 #include "gpu/runtime.h"
 
 namespace marketplace::gpu {
+namespace {
+
+// The process that this library was loaded into: a runtime does not survive a fork.
+const pid_t loaded_by = getpid();
+
+}  // namespace
 
 void check(cudaError_t error, std::string_view what) {
   if (error == cudaSuccess) return;
   static_cast<void>(cudaGetLastError());  // so that nobody takes it for their own call's
+  if (getpid() != loaded_by)
+    fail(ErrorKind::runtime, std::string(what),
+         "a process that was not forked from one with GPUs in use (start it by 'spawn', or say "
+         "device='cpu')",
+         std::string("a forked one: ") + cudaGetErrorName(error));
   const ErrorKind kind =
       error == cudaErrorMemoryAllocation ? ErrorKind::memory : ErrorKind::runtime;
   fail(kind, std::string(what), "success",
@@ -123,6 +135,9 @@ void Stream::wait(const Event& event) const {
 }
 void Stream::synchronize() const {
   check(cudaStreamSynchronize(get()), "cudaStreamSynchronize");
+}
+void Stream::finish() const noexcept {
+  if (cudaStreamSynchronize(get()) != cudaSuccess) static_cast<void>(cudaGetLastError());
 }
 
 // Relaxed: a kernel's code may be loaded when it is first launched, which is while it is recorded.

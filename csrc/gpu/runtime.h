@@ -111,6 +111,7 @@ class Stream {
   int device() const { return device_; }
   void wait(const Event& event) const;
   void synchronize() const;
+  void finish() const noexcept;  // the same for destructors
 
  private:
   Stream() = default;

@@ -62,6 +62,7 @@ struct Copy16 {
     else
       std::memset(value_, 0, 16);
   }
+  void begin_reused(void* shared, const void* global, bool valid) { begin(shared, global, valid); }
   void end(void* shared) const {
     if constexpr (!kHasAsyncCopy) std::memcpy(shared, value_, 16);
   }

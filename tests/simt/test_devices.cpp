@@ -22,6 +22,17 @@ void check_copy(const DeviceMemory& a, const Stream& first, const DeviceMemory& 
   CHECK(to_host(b.get<int>(), 10, second) == std::vector<int>(10, 7));
 }
 
+TEST_CASE("a forked process is told that it is one") {
+  const auto failing = [] { return error_of([] { check(cudaErrorInvalidValue, "cudaMalloc"); }); };
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) _exit(failing().find("received a forked one: ") == std::string::npos ? 1 : 0);
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK((WIFEXITED(status) && WEXITSTATUS(status) == 0));
+  CHECK(failing().find("forked") == std::string::npos);
+}
+
 TEST_CASE("what a device says of itself") {
   simt::Machine small = machine(0, 3);
   small.memory_bytes = 1000;

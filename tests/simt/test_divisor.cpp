@@ -16,6 +16,9 @@ constexpr std::uint32_t kMost = INT32_MAX;
 
 void check(std::uint32_t number, std::uint32_t by) {
   const Division found = Divisor(by).divide(number);
+  if (found.quotient == number / by && found.remainder == number % by) return;
+  CAPTURE(number);
+  CAPTURE(by);
   CHECK(found.quotient == number / by);
   CHECK(found.remainder == number % by);
 }

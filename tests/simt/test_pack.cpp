@@ -9,14 +9,6 @@ using namespace testing;
 
 constexpr std::int64_t kValues = 600, kPacked = 5;  // of a parameter: two tiles
 
-template <class T>
-DeviceMemory on_device(const std::vector<T>& values, Pool& pool, const Stream& stream) {
-  const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
-  DeviceMemory block = pool.allocate(bytes, stream);
-  copy_to_device_now(block.get(), values.data(), bytes, stream);
-  return block;
-}
-
 // Numbers that no two places share.
 std::vector<float> numbers(std::int64_t count) {
   std::vector<float> all;

@@ -56,6 +56,14 @@ std::string error_of(F&& body) {
 }
 
 template <class T>
+DeviceMemory on_device(const std::vector<T>& values, Pool& pool, const Stream& stream) {
+  const auto bytes = static_cast<std::int64_t>(values.size() * sizeof(T));
+  DeviceMemory block = pool.allocate(bytes, stream);
+  copy_to_device_now(block.get(), values.data(), bytes, stream);
+  return block;
+}
+
+template <class T>
 std::vector<T> to_host(const T* data, std::int64_t count, const Stream& stream) {
   std::vector<T> values(count);
   copy_to_host(values.data(), data, count * static_cast<std::int64_t>(sizeof(T)), stream);

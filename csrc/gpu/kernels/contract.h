@@ -26,6 +26,7 @@ struct WindowArgs {
   std::int64_t sample_stride = 0;
   std::int32_t height = 0, width = 0, channels = 0, out_width = 0;
   std::int32_t stride[2] = {1, 1}, padding[2] = {0, 0};
+  std::int64_t span = 1;  // pixels of the image from a window's first to its last, both counted
 
   WindowArgs() = default;
   explicit WindowArgs(const Contraction& c)
@@ -40,7 +41,17 @@ struct WindowArgs {
       stride[axis] = static_cast<std::int32_t>(c.window.stride[axis]);
       padding[axis] = static_cast<std::int32_t>(c.window.padding[axis]);
     }
+    const auto reach = [&](int axis) {
+      return c.window.dilation[axis] * (c.window.kernel[axis] - 1);
+    };
+    span = reach(0) * c.width + reach(1) + 1;
   }
+};
+
+// How a tile's pixels lie in shared memory, in elements of it.
+struct PixelLayout {
+  std::int32_t pixel_stride = 0, row_stride = 0, image_pad = 0;
+  Divisor channels, pixel_vectors, width, height;  // pixel_vectors: 16 bytes of a pixel's channels
 };
 
 struct ContractArgs : WindowArgs {
@@ -64,6 +75,7 @@ struct ContractArgs : WindowArgs {
   struct {
     Divisor rows, columns, out_width, row_tiles, column_tiles, groups;
   } by;
+  PixelLayout pixels;
 };
 
 // Classes up to here go through the fused loss.

@@ -18,11 +18,17 @@ class MatrixSums {
   }
 
   __device__ void add(const std::byte* a, const std::byte* b) {
-    const auto* rows = reinterpret_cast<const Element*>(a) + (first_row() + lane() % 16) * kStride;
+    const auto* rows = reinterpret_cast<const Element*>(a) + row(0) * kStride;
+    add_rows([&](int i) { return rows + i * 16 * kStride; }, b);
+  }
+
+  // row_of(i): the k-elements of row(i), 16-byte aligned.
+  template <class RowOf>
+  __device__ void add_rows(RowOf row_of, const std::byte* b) {
     const auto* columns = reinterpret_cast<const Element*>(b) + first_column() * kStride;
     for (int k = 0; k < kStepBytes / static_cast<int>(sizeof(Element)); k += 16) {
       TileA<T> left[kTileRows];
-      for (int i = 0; i < kTileRows; ++i) left[i].load(rows + i * 16 * kStride + k);
+      for (int i = 0; i < kTileRows; ++i) left[i].load(row_of(i) + k);
       for (int j = 0; j < kTileColumns; ++j) {
         TileB<T> right;
         right.load(columns + j * 16 * kStride + k, kStride);
@@ -44,9 +50,16 @@ class MatrixSums {
  private:
   using Element = typename TileElement<T>::type;
   static constexpr int kStride = kRowBytes / static_cast<int>(sizeof(Element));
-  static constexpr int kWarpColumns = Rows <= 32 ? kWarps : Columns <= 32 ? 1 : 2;
+  // a warp's grid is as square as it can be: what it loads is used most
+  static constexpr int kWarpColumns = Rows <= 32 ? kWarps : Columns <= 32 || Rows > 128 ? 1 : 2;
   static constexpr int kWarpRows = kWarps / kWarpColumns;
+
+ public:
   static constexpr int kTileRows = Rows / kWarpRows / 16;
+  // The row of the block's tile that this lane loads of its warp's i-th 16.
+  __device__ static int row(int i) { return first_row() + i * 16 + lane() % 16; }
+
+ private:
   static constexpr int kTileColumns = Columns / kWarpColumns / 16;
 
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarpSize; }

@@ -199,7 +199,8 @@ class VectorsLoader {
     for (int i = 0; i < Mine::kCount; ++i) {
       if (!Mine::has(i)) continue;
       const bool valid = Whole || inside(args_, start_[i], tap_);
-      copies_[i].begin(Mine::place(to, i), valid ? in + start_[i].offset + tap_.offset : in, valid);
+      copies_[i].begin_reused(Mine::place(to, i), valid ? in + start_[i].offset + tap_.offset : in,
+                              valid);
     }
   }
   __device__ void end(std::byte* to) {

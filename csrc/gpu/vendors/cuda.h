@@ -70,6 +70,13 @@ struct Copy16 {
                  "l"(global), "r"(valid ? 16 : 0)
                  : "memory");
   }
+  // The same where other copies of the block bring these bytes again: by way of the cache that a
+  // multiprocessor has for itself.
+  __device__ __forceinline__ void begin_reused(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+                 "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
+  }
   __device__ __forceinline__ void end(void*) const {}
 };
 __device__ __forceinline__ void keep_order() {}

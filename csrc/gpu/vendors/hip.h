@@ -78,6 +78,9 @@ struct Copy16 {
     value_ = make_uint4(0, 0, 0, 0);
     if (valid) value_ = *static_cast<const uint4*>(global);
   }
+  __device__ __forceinline__ void begin_reused(void* shared, const void* global, bool valid) {
+    begin(shared, global, valid);
+  }
   __device__ __forceinline__ void end(void* shared) const { *static_cast<uint4*>(shared) = value_; }
 };
 // Else the compiler puts loads and stores of what was loaded side by side, where they wait.
