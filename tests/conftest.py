@@ -1,8 +1,10 @@
 """Fixtures that several test files share."""
 
+import os
 import pathlib
 
 import hypothesis
+import marketplace
 import numpy as np
 import pytest
 from marketplace import data
@@ -18,6 +20,11 @@ hypothesis.settings.load_profile("suite")
 def pytest_configure(config):
     """Name the mark of tests that a sanitizer would slow down, or whose figures it would spoil."""
     config.addinivalue_line("markers", "slow: nested test runs and measurements of this process")
+    # where GPUs are to be tested, tests that find none must not pass by skipping
+    if wanted := os.environ.get("MARKETPLACE_TEST_GPUS"):
+        found = sum(device["kind"] != "cpu" for device in marketplace.devices())
+        if found != int(wanted):
+            raise pytest.UsageError(f"MARKETPLACE_TEST_GPUS: expected {wanted} GPUs, found {found}")
 
 
 def _load(name):

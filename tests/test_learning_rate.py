@@ -60,7 +60,8 @@ def test_learning_rate_per_spec():
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_meta_learning_rate_against_the_oracle(plan):
+@pytest.mark.parametrize("mode", ["per_spec", "whole"])
+def test_meta_learning_rate_against_the_oracle(plan, mode):
     """Two steps: the second probes with each spec's own learning rate."""
     built, (x, y) = build(MLP, VENDORS), batch(MLP_SHAPE)
     opt = optimizer(built, seed=13, meta_learning_rate=0.5, plan=plan)
@@ -70,12 +71,12 @@ def test_meta_learning_rate_against_the_oracle(plan):
         deltas = oracle.all_deltas(weights, seeds, rates * 0.4)
         loss, paths = opt.probe(x, y)
         close(loss, oracle.path_losses(built.models, weights, deltas, x, y, paths))
-        direction = oracle.directions(loss, paths, deltas, plan=plan)
+        direction = oracle.directions(loss, paths, deltas, mode, plan=plan)
         scales = [oracle.meta_scales(built.shapes(i), seeds[i], 0.5) for i in range(3)]
         trial = [oracle.meta_deltas(direction[i], rates[i], scales[i]) for i in range(3)]
         second = oracle.path_losses(built.models, weights, trial, x, y, paths)
         rates = oracle.meta_learning_rates(rates, scales, paths[np.argmin(second)])
-        opt.step(loss, paths)
+        opt.step(loss, paths, mode)
         close_parameters(built, oracle.step(weights, direction, rates))
         close([context.learning_rate for context in opt.spec_context], rates)
 

@@ -94,7 +94,7 @@ def test_ray_on_a_cluster_that_is_there_trains_the_same_weights(expected, tmp_pa
         wait_for(address)
         command = [sys.executable, "-m", "marketplace.examples.mnist", *words, "--address", address]
         job = subprocess.run(
-            command, env=os.environ | token, capture_output=True, text=True, timeout=90
+            command, env=os.environ | token, capture_output=True, text=True, timeout=300
         )
     assert job.returncode == 0, job.stderr
     assert trained(path) == expected

@@ -26,7 +26,9 @@ def test_both_programs_train_the_same_weights(tmp_path, monkeypatch):
         path = tmp_path / "train.py"
         path.write_text(program)
         if "RayCluster" in program:
-            job = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=90)
+            job = subprocess.run(
+                [sys.executable, path], capture_output=True, text=True, timeout=300
+            )
         else:
             job = start(4, path)
         assert job.returncode == 0, job.stderr

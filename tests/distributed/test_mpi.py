@@ -30,7 +30,7 @@ def start(ranks, *arguments):
     """Run a job to its end, within a minute."""
     needs_mpi()
     command = [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def results(case, ranks=4):
@@ -114,7 +114,7 @@ def test_a_rank_that_goes_astray_ends_the_job_with_its_name(case):
 def test_one_rank_alone_needs_no_mpiexec():
     needs_mpi()
     program = [sys.executable, PROGRAM, "star"]
-    job = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
+    job = subprocess.run(program, capture_output=True, text=True, timeout=300, check=True)
     assert json.loads(job.stdout)[0][0] == programs.alone()
 
 
