@@ -179,7 +179,7 @@ def batch_norm(
     Parameters
     ----------
     x : array (B, C, H, W), (B, C), or with a leading vendor axis
-        Samples.
+        Samples. Three axes are (V, B, C), not PyTorch's (B, C, L).
     weight, bias : array (C,) or (V, C), optional
         Scale and shift per channel.
     running_mean, running_var : array (C,), optional

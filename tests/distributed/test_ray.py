@@ -159,7 +159,7 @@ def slow_step(optimizer):
 
 def test_twenty_killed_workers_lose_nothing():
     rng, killed = random.Random(5), set()
-    end = time.monotonic() + 150
+    end = time.monotonic() + 400
     with warnings.catch_warnings(record=True) as caught, cluster(step=slow_step) as four:
         warnings.simplefilter("always")
         while len(killed) < 20 or len(caught) < 20:
@@ -196,7 +196,7 @@ def add_one(cluster):
     """Add a worker, and take steps until it has joined."""
     count = len(cluster.worker_names) + 1
     cluster.add_workers(1)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(cluster.worker_names) < count:
         assert time.monotonic() < end
         cluster.step()
