@@ -85,7 +85,10 @@ def _allocate(
         flops = Optimizer(market, 1.0, plan=plan, seed=0).flops_per_step(sample_shape, 1)
     else:
         flops = round(gflops * 1e9)
-    counts = allocate_vendors(market, sample_shape, plan=plan, flops=flops)
+    try:
+        counts = allocate_vendors(market, sample_shape, plan=plan, flops=flops)
+    except ValueError as error:  # in operations; the option is in thousands of millions
+        raise ValueError(f"--flops {gflops}, {flops} operations an image: {error}") from None
     for spec, count in zip(market, counts, strict=True):
         spec.vendor_count = count
 
