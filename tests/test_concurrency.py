@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from emulated import IS_REAL
 from markets import MLP, batch, build, linear, optimizer, same_bits
+from updates import in_threads
 
 
 def test_many_python_threads_at_once():
@@ -31,12 +32,6 @@ def test_many_python_threads_at_once():
         for result in pool.map(work, range(40)):
             for mine, theirs in zip(result, expected, strict=True):
                 same_bits(mine, theirs)
-
-
-def in_threads(*works):
-    with ThreadPoolExecutor(len(works)) as pool:
-        for future in [pool.submit(work) for work in works]:
-            future.result()
 
 
 def test_threads_take_turns_with_an_optimizer():

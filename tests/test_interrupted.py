@@ -4,7 +4,7 @@ import marketplace as mp
 import numpy as np
 import pytest
 from markets import MLP, MLP_SHAPE, VENDORS, batch, build, optimizer, same_bits, same_states, states
-from test_concurrency import in_threads
+from updates import in_threads
 
 MASTER = 11
 
@@ -136,3 +136,17 @@ def test_vendors_of_another_market_are_refused():
         mp.training.forward(second.specs, x, opt.vendors)
     with pytest.raises(ValueError, match="produce: expected vendors of the spec"):
         mp.training.produce(first.specs[1], x, opt.vendors[0])
+
+
+def test_a_search_that_nobody_ended_is_not_gone_back_to():
+    """An interrupt can come before Python knows that a search began; new vendors end it."""
+    _, opt, x, y = searching()
+    loss, paths = opt.probe(x, y)
+    opt._native.start_search(loss, paths, "per_spec")
+    opt.update_seeds()
+    seeds = opt.spec_context[0].seeds.copy()
+    opt.probe(x, y)
+    with pytest.raises(ValueError, match="finite losses"):
+        opt.step(loss * np.float32(np.nan), paths)
+    same_bits(opt.spec_context[0].seeds, seeds)
+    assert opt._vendors_are_seeded()

@@ -1,6 +1,7 @@
 """What the tests of updates share: minibatches, and the seeds of replicas by their formula."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -38,3 +39,10 @@ def refused(opt, built, error, words):
     assert opt.global_step == step and opt.replica == 0
     for a, b in zip(seeds, seeds_of(opt), strict=True):
         same_bits(a, b)
+
+
+def in_threads(*works):
+    """Run them side by side; the first error is raised."""
+    with ThreadPoolExecutor(len(works)) as pool:
+        for future in [pool.submit(work) for work in works]:
+            future.result()

@@ -31,9 +31,8 @@ class Model {
 
   std::int64_t parameter_count() const { return weights_.size(); }
   std::uint32_t counter_end() const { return counter_end_; }
-  std::int64_t offset(int id) const {
-    return offsets_[id];
-  }  // into the parameters' or the buffers' values
+  // Into the parameters' or the buffers' values.
+  std::int64_t offset(int id) const { return offsets_[id]; }
   std::int64_t size(int id) const { return element_count(graph_.parameters[id].shape); }
   std::uint32_t counter(int id) const { return counters_[id]; }  // first random counter word
 

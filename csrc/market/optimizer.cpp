@@ -126,6 +126,7 @@ std::vector<std::vector<std::uint64_t>> Optimizer::derive(std::uint64_t generati
 
 void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
   check_amplitudes();
+  before_search_.reset();
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     SpecState& spec = specs_[i];
     spec.seeds = seeds[i];

@@ -28,6 +28,7 @@ std::vector<float> Optimizer::best_rates(const std::vector<float>& losses) {
 bool Optimizer::start_search(const std::vector<float>& losses,
                              const std::vector<std::int32_t>& paths, UnitVectorMode mode) {
   bool degenerate = false;
+  before_search_.reset();  // of one that nobody ended
   Directions directions = direction(losses, paths, mode, degenerate);
   BeforeSearch before{specs_, leader_};
   update_lr_scales(std::move(directions));
@@ -61,8 +62,8 @@ void Optimizer::end_search(const std::vector<float>& learning_rates) {
 bool Optimizer::search(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
                        UnitVectorMode mode,
                        const std::function<std::vector<float>()>& probe_again) {
-  const bool degenerate = start_search(losses, paths, mode);
   try {
+    const bool degenerate = start_search(losses, paths, mode);
     end_search(best_rates(probe_again()));
     return degenerate;
   } catch (...) {

@@ -31,6 +31,8 @@ def relu(x: X) -> X:
     ------
     TypeError
         For what is no array of real numbers.
+    ValueError
+        For numbers that are not finite.
     """
     return _unary(x, "relu", Value.relu)
 
@@ -61,20 +63,7 @@ def gelu(x: X, approximate: str = "none") -> X:
 def sigmoid(x: X) -> X:
     """Give ``1 / (1 + exp(-x))``, elementwise.
 
-    Parameters
-    ----------
-    x : array
-        Of any shape and real dtype, or a traced value.
-
-    Returns
-    -------
-    array of x's shape
-        Float32.
-
-    Raises
-    ------
-    TypeError
-        For what is no array of real numbers.
+    Parameters, result and errors are those of ``relu``.
     """
     return _unary(x, "sigmoid", Value.sigmoid)
 
@@ -82,20 +71,7 @@ def sigmoid(x: X) -> X:
 def tanh(x: X) -> X:
     """Give the hyperbolic tangent, elementwise.
 
-    Parameters
-    ----------
-    x : array
-        Of any shape and real dtype, or a traced value.
-
-    Returns
-    -------
-    array of x's shape
-        Float32.
-
-    Raises
-    ------
-    TypeError
-        For what is no array of real numbers.
+    Parameters, result and errors are those of ``relu``.
     """
     return _unary(x, "tanh", Value.tanh)
 

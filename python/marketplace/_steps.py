@@ -167,8 +167,8 @@ class StepParts:
 
         Parameters
         ----------
-        path : integer array (S,)
-            One vendor index per spec.
+        path
+            As for ``get_seeds``.
 
         Returns
         -------

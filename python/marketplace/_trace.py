@@ -285,9 +285,8 @@ class Value:
         """Record a reshape to ``(x.shape[0], ...)``; one later extent may be -1."""
         extents = shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape
         inner = list(extents[1:])
-        batch_first = len(extents) > 0 and (
-            extents[0] is BATCH or (extents[0] == -1 and -1 not in inner)
-        )
+        first = extents[0] if extents else 0
+        batch_first = first is BATCH or (first == -1 and -1 not in inner)
         whole = all(isinstance(n, int | np.integer) and (n > 0 or n == -1) for n in inner)
         if not (batch_first and whole):
             wanted = "reshape(x.shape[0], ...) with extents of at least 1, or one -1"

@@ -326,8 +326,8 @@ class Optimizer(BestParts):
             wanted = "a probe before every step of a line search"
             raise refusal(RuntimeError, "step", wanted, "none since the last step")
         native = self._ready()
-        degenerate = native.start_search(losses, paths, mode)
         try:
+            degenerate = native.start_search(losses, paths, mode)
             rates = native.best_rates(self._probe_again(native))
             self._record(draws, mode, np.array(rates, np.float32))
             native.end_search(rates)

@@ -253,8 +253,7 @@ def forward(
     """
     specs = check_market(marketplace, "forward")
     given = vendors_of(OwnVendors(specs)) if vendors is None else vendors
-    wanted = "vendors as a list per spec, such as opt.vendors"
-    lists = listed(given, "forward", wanted)
+    lists = listed(given, "forward", "vendors as a list per spec, such as opt.vendors")
     if len(lists) != len(specs):
         raise refusal(ValueError, "forward", f"vendors of {len(specs)} specs", len(lists))
     chosen = [_functions(*pair, "forward") for pair in zip(specs, lists, strict=True)]

@@ -75,7 +75,7 @@ __device__ void store_losses(const ContractArgs& args, const Place& place, float
 
 // Blocks that a multiprocessor's registers should have room for: what large tiles leave. Not every
 // vendor asks.
-[[maybe_unused]] constexpr int resident_blocks(int rows, int columns) {
+[[maybe_unused]] constexpr int blocks_wanted(int rows, int columns) {
   return rows * columns > 8192 ? 2 : rows * columns == 8192 ? 3 : 4;
 }
 
@@ -134,7 +134,7 @@ __device__ void keep_sums(Sums& sums) {
 }
 
 template <class T, int Rows, int Columns, template <class, int> class Loader>
-__global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
+__global__ void MP_LAUNCH_BOUNDS(kThreads, blocks_wanted(Rows, Columns))
     contract_kernel(ContractArgs args) {
   using Element = typename TileElement<T>::type;
   using Shape = Tile<Element, Rows, Columns>;
@@ -167,7 +167,7 @@ __global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
 // The same where all windows of the tile stay in shared memory, behind the panels' stages; k-steps
 // are of one tap each, and matrix units multiply.
 template <class T, int Rows, int Columns>
-__global__ void MP_LAUNCH_BOUNDS(kThreads, resident_blocks(Rows, Columns))
+__global__ void MP_LAUNCH_BOUNDS(kThreads, blocks_wanted(Rows, Columns))
     resident_contract_kernel(ContractArgs args) {
   using Element = typename TileElement<T>::type;
   using Matrix = MatrixSums<T, Rows, Columns>;
