@@ -58,6 +58,14 @@ def _what(contender: str, case: str, dtype: str) -> str:
     return f"{contender} in {case} {dtype}"
 
 
+def _by_contest(what: list[str]) -> dict[str, list[str]]:
+    """Give the contenders of every case and dtype."""
+    names: dict[str, list[str]] = {}
+    for contender, _, contest in (one.partition(" in ") for one in what):
+        names.setdefault(contest, []).append(contender)
+    return names
+
+
 class Peers:
     """One run of the benchmark.
 
@@ -245,8 +253,15 @@ class Peers:
             harness.write_result(self.options.json, result, "\n".join(text))
 
     def _absent(self, rows: list[Row]) -> list[str]:
-        missing = self.missing(rows)
-        return [f"missing: {', '.join(missing)}"] if missing else []
+        planned, missing = _by_contest(self.planned), _by_contest(self.missing(rows))
+        whole = [contest for contest, names in missing.items() if names == planned[contest]]
+        parts = [
+            f"{', '.join(names)} in {contest}"
+            for contest, names in missing.items() if contest not in whole
+        ]  # fmt: skip
+        if whole:
+            parts.append(f"everything in {', '.join(whole)}")
+        return [f"missing: {'; '.join(parts)}"] if parts else []
 
     def finish(self) -> dict[str, Any]:
         """Print the legend, the goals and what is missing; give all figures."""

@@ -173,3 +173,14 @@ def test_given_seeds_must_come_in_pairs():
 def test_refused_where_pairs_have_no_meaning(options, words):
     with pytest.raises(ValueError, match=words):
         antithetic(build(MLP, VENDORS), **options)
+
+
+def test_a_line_search_begun_later_is_refused_too():
+    opt = antithetic(build(MLP, VENDORS))
+    opt.meta_learning_rate = 0.3
+    words = "antithetic: expected False with meta_learning_rate, received True"
+    for call in (opt.probe, opt.train_step):
+        with pytest.raises(ValueError, match=words):
+            call(*batch(MLP_SHAPE))
+    opt.meta_learning_rate = None
+    opt.step(*opt.probe(*batch(MLP_SHAPE)))

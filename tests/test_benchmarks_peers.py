@@ -78,6 +78,8 @@ def test_a_finished_case_survives_without_one_by_one(peers, last, tmp_path):
         ("mlp", "last"),
     }
     assert result["missing"] == ["ours in tree-4 float32", "last in tree-4 float32"]
+    printed = (tmp_path / "kept.txt").read_text().splitlines()
+    assert printed[-1] == "missing: everything in tree-4 float32"
 
 
 def test_the_file_is_there_while_another_is_prepared(peers, last, tmp_path):

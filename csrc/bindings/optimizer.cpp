@@ -172,7 +172,7 @@ std::int64_t keep_best(Optimizer& self, const Array<float>& loss,
 py::list coefficients(const Optimizer& self, const Array<float>& loss,
                       const Array<std::int32_t>& paths, const std::string& mode) {
   const Coefficients result =
-      direction_coefficients(self.options.plan, unit_vector_mode(mode), self.options.shaping,
+      direction_coefficients(self.options().plan, unit_vector_mode(mode), self.options().shaping,
                              to_vector(loss), path_vector(self, paths), self.vendor_counts());
   py::list out;
   for (const auto& values : result.values) out.append(to_array(values));

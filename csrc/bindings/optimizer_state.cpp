@@ -10,16 +10,11 @@ namespace marketplace::bindings {
 namespace {
 
 py::dict state(const Optimizer& self) {
-  Optimizer::State state;
-  std::uint64_t seed = 0;
-  alone(self, [&] {
-    state = self.state();
-    seed = self.options.seed;
-  });
+  const Optimizer::State state = alone(self, [&] { return self.state(); });
   const UpdateRule::State& rule = state.rule;
   py::dict out;
   out["generation"] = state.generation;
-  out["seed"] = seed;
+  out["seed"] = state.seed;
   for (std::size_t i = 0; i < state.seeds.size(); ++i)
     out[py::str("seeds." + std::to_string(i))] = to_array(state.seeds[i]);
   out["amplitudes"] = to_array(state.amplitudes);
@@ -49,7 +44,7 @@ Directions load_moments(const Optimizer& self, const py::dict& values, const std
 void load_state(Optimizer& self, const py::dict& values) {
   Optimizer::State state;
   state.generation = values["generation"].cast<std::uint64_t>();
-  const auto seed = values["seed"].cast<std::uint64_t>();
+  state.seed = values["seed"].cast<std::uint64_t>();
   for (std::size_t i = 0; i < self.specs().size(); ++i)
     state.seeds.push_back(
         to_vector(values[py::str("seeds." + std::to_string(i))].cast<Array<std::uint64_t>>()));
@@ -59,8 +54,8 @@ void load_state(Optimizer& self, const py::dict& values) {
   state.rule.first = load_moments(self, values, "rule.first");
   state.rule.second = load_moments(self, values, "rule.second");
   alone(self, [&] {
+    state.rates = self.options();
     self.restore(state);
-    self.options.seed = seed;
   });
 }
 
@@ -76,33 +71,28 @@ auto spec_reader(Read read) {
     return alone(self, [&] { return read(self, self.specs().at(spec)); });
   };
 }
-template <class Value, class Member>
-auto option_writer(Member member) {
-  return [member](Optimizer& self, Value value) {
-    alone(self, [&] { self.options.*member = value; });
-  };
-}
 template <class Member>
 auto option_reader(Member member) {
-  return reader([member](const Optimizer& self) { return self.options.*member; });
+  return reader([member](const Optimizer& self) { return self.options().*member; });
 }
 
 void bind_options(OptimizerClass& optimizer) {
   using Options = OptimizerOptions;
   optimizer
-      .def_property("learning_rate", option_reader(&Options::learning_rate),
-                    option_writer<float>(&Options::learning_rate))
-      .def_property("probe_scale", option_reader(&Options::probe_scale),
-                    option_writer<std::optional<float>>(&Options::probe_scale))
-      .def_property("meta_learning_rate", option_reader(&Options::meta_learning_rate),
-                    option_writer<std::optional<float>>(&Options::meta_learning_rate))
+      .def(
+          "set_rates",
+          [](Optimizer& self, float learning_rate, std::optional<float> probe_scale,
+             std::optional<float> meta_learning_rate) {
+            alone(self, [&] { self.set_rates({learning_rate, probe_scale, meta_learning_rate}); });
+          },
+          py::arg("learning_rate"), py::arg("probe_scale"), py::arg("meta_learning_rate"))
       .def_property_readonly("seed", option_reader(&Options::seed))
       .def_property_readonly("control_variate", option_reader(&Options::control_variate))
       .def_property_readonly("antithetic", option_reader(&Options::antithetic))
       .def_property_readonly(
-          "shaping", [](const Optimizer& self) { return shaping_name(self.options.shaping); })
+          "shaping", [](const Optimizer& self) { return shaping_name(self.options().shaping); })
       .def_property_readonly(
-          "update", [](const Optimizer& self) { return rule_name(self.options.rule.kind); });
+          "update", [](const Optimizer& self) { return rule_name(self.options().rule.kind); });
 }
 
 }  // namespace
@@ -117,9 +107,9 @@ void bind_optimizer_state(OptimizerClass& optimizer) {
             return self.market_pointer()->node_flops(self.vendor_counts(), input_shape);
           },
           py::arg("input_shape"))
-      .def_property("step_count", reader([](const Optimizer& self) { return self.step_count; }),
+      .def_property("step_count", reader([](const Optimizer& self) { return self.step_count(); }),
                     [](Optimizer& self, std::uint64_t count) {
-                      alone(self, [&] { self.step_count = count; });
+                      alone(self, [&] { self.set_step_count(count); });
                     })
       .def_property_readonly("generation",
                              reader([](const Optimizer& self) { return self.generation(); }))

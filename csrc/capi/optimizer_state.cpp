@@ -15,16 +15,9 @@ constexpr const char* kSettings = "optimizer";
 constexpr int kVersion = 1;
 constexpr std::size_t kLongestSettings = 1 << 20;
 
-struct State {
-  Optimizer::State vendors;
-  std::uint64_t seed = 0;
-  float learning_rate = 0;
-  std::optional<float> probe_scale, meta_learning_rate;
-};
-
 // What a file and an optimizer must agree on.
 Json options_of(const mp_optimizer& own) {
-  const OptimizerOptions& options = own.optimizer->options;
+  const OptimizerOptions& options = own.optimizer->options();
   return {{"version", kVersion},
           {"plan", plan_name(options.plan)},
           {"dtype", to_string(own.optimizer->market().backend().dtype())},
@@ -44,14 +37,13 @@ Json rate_to_json(std::optional<float> value) {
 }
 
 std::string settings_of(const mp_optimizer& own, const Optimizer::State& state) {
-  const OptimizerOptions& options = own.optimizer->options;
+  const OptimizerOptions& options = own.optimizer->options();
   Json settings = options_of(own);
   settings["rates"] = {{"learning_rate", rate_to_json(options.learning_rate)},
                        {"meta_learning_rate", rate_to_json(options.meta_learning_rate)},
                        {"probe_scale", rate_to_json(options.probe_scale)}};
-  settings["state"] = {{"generation", state.generation},
-                       {"seed", options.seed},
-                       {"rule.steps", own.optimizer->rule().state().steps}};
+  settings["state"] = {
+      {"generation", state.generation}, {"seed", state.seed}, {"rule.steps", state.rule.steps}};
   return settings.dump();
 }
 
@@ -113,7 +105,8 @@ void check_line_search(const SafetensorsReader& file, bool found, bool wanted) {
                 std::string("one ") + text(found) + " it");
 }
 
-void read_settings(const SafetensorsReader& file, const mp_optimizer& own, State& state) {
+void read_settings(const SafetensorsReader& file, const mp_optimizer& own,
+                   Optimizer::State& state) {
   const auto text = file.metadata().find(kSettings);
   if (text == file.metadata().end() || text->second.size() > kLongestSettings)
     file.refuse("a file of an optimizer", "one without its settings");
@@ -121,16 +114,16 @@ void read_settings(const SafetensorsReader& file, const mp_optimizer& own, State
     const Json settings = Json::parse(text->second);
     check_options(file, settings, options_of(own));
     const Json &rates = settings.at("rates"), &plain = settings.at("state");
-    state.learning_rate = rate_from_json(file, rates.at("learning_rate"));
+    state.rates.learning_rate = rate_from_json(file, rates.at("learning_rate"));
     if (!rates.at("probe_scale").is_null())
-      state.probe_scale = rate_from_json(file, rates.at("probe_scale"));
+      state.rates.probe_scale = rate_from_json(file, rates.at("probe_scale"));
     if (!rates.at("meta_learning_rate").is_null())
-      state.meta_learning_rate = rate_from_json(file, rates.at("meta_learning_rate"));
-    check_line_search(file, state.meta_learning_rate.has_value(),
-                      own.optimizer->options.meta_learning_rate.has_value());
-    state.vendors.generation = plain.at("generation").get<std::uint64_t>();
+      state.rates.meta_learning_rate = rate_from_json(file, rates.at("meta_learning_rate"));
+    check_line_search(file, state.rates.meta_learning_rate.has_value(),
+                      own.optimizer->options().meta_learning_rate.has_value());
+    state.generation = plain.at("generation").get<std::uint64_t>();
     state.seed = plain.at("seed").get<std::uint64_t>();
-    state.vendors.rule.steps = plain.value("rule.steps", std::uint64_t{0});
+    state.rule.steps = plain.value("rule.steps", std::uint64_t{0});
   } catch (const Json::exception& error) {
     file.refuse("the settings of an optimizer", error.what());
   }
@@ -151,40 +144,25 @@ std::vector<std::uint64_t> read_seeds(SafetensorsReader& file, const std::string
   return file.read_integers(*entry);
 }
 
-State read_state(SafetensorsReader& file, const mp_optimizer& own) {
-  State state;
+Optimizer::State read_state(SafetensorsReader& file, const mp_optimizer& own) {
+  Optimizer::State state;
   read_settings(file, own, state);
-  state.vendors.amplitudes = read_floats(file, "amplitudes", true);
-  state.vendors.learning_rates = read_floats(file, "learning_rates", true);
+  state.amplitudes = read_floats(file, "amplitudes", true);
+  state.learning_rates = read_floats(file, "learning_rates", true);
   for (std::size_t i = 0; i < own.optimizer->specs().size(); ++i) {
     const std::string spec = "." + std::to_string(i);
-    state.vendors.seeds.push_back(read_seeds(file, "seeds" + spec));
-    state.vendors.rule.first.push_back(read_floats(file, "rule.first" + spec, false));
-    state.vendors.rule.second.push_back(read_floats(file, "rule.second" + spec, false));
+    state.seeds.push_back(read_seeds(file, "seeds" + spec));
+    state.rule.first.push_back(read_floats(file, "rule.first" + spec, false));
+    state.rule.second.push_back(read_floats(file, "rule.second" + spec, false));
   }
   return state;
 }
 
-// Nothing has changed when it throws.
-void restore(Optimizer& optimizer, const State& state) {
-  const OptimizerOptions before = optimizer.options;
-  optimizer.options.learning_rate = state.learning_rate;
-  optimizer.options.probe_scale = state.probe_scale;
-  optimizer.options.meta_learning_rate = state.meta_learning_rate;
-  optimizer.options.seed = state.seed;
-  try {
-    optimizer.restore(state.vendors);
-  } catch (...) {
-    optimizer.options = before;
-    throw;
-  }
-}
-
 std::int64_t load(mp_optimizer& own, const std::string& path) {
   SafetensorsReader file(path);
-  const State state = read_state(file, own);
+  const Optimizer::State state = read_state(file, own);
   const LoadedMarket market(file, own.optimizer->market());
-  restore(*own.optimizer, state);
+  own.optimizer->restore(state);
   market.assign();
   own.start_over();
   return market.step();

@@ -19,7 +19,7 @@ float checked_rate(float value, const char* op, const char* name) {
 }
 
 std::int64_t path_count(Optimizer& optimizer, std::int64_t batch_size) {
-  return optimizer.options.plan == PlanKind::scatter ? batch_size : optimizer.plan().path_count();
+  return optimizer.options().plan == PlanKind::scatter ? batch_size : optimizer.plan().path_count();
 }
 
 namespace {

@@ -28,12 +28,14 @@ Scored read_scored(const mp_optimizer* optimizer, const float* losses, const std
 template <class Update>
 auto at_rate(mp_optimizer& own, float learning_rate, const char* op, Update update) {
   checked_rate(learning_rate, op, "learning_rate");
-  float& rate = own.optimizer->options.learning_rate;
-  const float before = std::exchange(rate, learning_rate);
+  const Rates before = own.optimizer->options();
+  Rates rates = before;
+  rates.learning_rate = learning_rate;
+  own.optimizer->set_rates(rates);
   try {
     return update();
   } catch (...) {
-    rate = before;
+    own.optimizer->set_rates(before);
     throw;
   }
 }
@@ -113,7 +115,7 @@ std::vector<float> probe_again(const mp_optimizer& own) {
 
 bool step(mp_optimizer& own, const Scored& scored, const char* op) {
   Optimizer& optimizer = *own.optimizer;
-  if (!optimizer.options.meta_learning_rate)
+  if (!optimizer.options().meta_learning_rate)
     return optimizer.step(scored.losses, scored.paths, own.mode);
   if (own.batches.empty())
     fail(ErrorKind::runtime, op, "a probe before every step of a line search",
@@ -197,8 +199,8 @@ mp_status mp_keep_best(mp_optimizer* optimizer, const float* losses, const int32
     const char* op = "keep_best";
     const Scored scored = read_scored(optimizer, losses, paths, count, op);
     Optimizer& own = *optimizer->optimizer;
-    if (own.options.plan != PlanKind::tree && own.options.plan != PlanKind::star)
-      fail(op, "plan tree or star", plan_name(own.options.plan));
+    if (own.options().plan != PlanKind::tree && own.options().plan != PlanKind::star)
+      fail(op, "plan tree or star", plan_name(own.options().plan));
     const std::int64_t row = at_rate(*optimizer, learning_rate, op,
                                      [&] { return own.keep_best(scored.losses, scored.paths); });
     optimizer->start_over();
@@ -209,19 +211,23 @@ mp_status mp_keep_best(mp_optimizer* optimizer, const float* losses, const int32
 mp_status mp_set_probe_scale(mp_optimizer* optimizer, float probe_scale) {
   return guarded([&] {
     const char* op = "set_probe_scale";
-    OptimizerOptions& options = engine(optimizer, op).options;
-    options.probe_scale.reset();
-    if (checked_rate(probe_scale, op, "probe_scale") != 0) options.probe_scale = probe_scale;
+    Optimizer& own = engine(optimizer, op);
+    Rates rates = own.options();
+    rates.probe_scale.reset();
+    if (checked_rate(probe_scale, op, "probe_scale") != 0) rates.probe_scale = probe_scale;
+    own.set_rates(rates);
   });
 }
 
 mp_status mp_set_meta_learning_rate(mp_optimizer* optimizer, float meta_learning_rate) {
   return guarded([&] {
     const char* op = "set_meta_learning_rate";
-    OptimizerOptions& options = engine(optimizer, op).options;
-    if (!options.meta_learning_rate)
+    Optimizer& own = engine(optimizer, op);
+    Rates rates = own.options();
+    if (!rates.meta_learning_rate)
       fail(ErrorKind::runtime, op, "an optimizer that was made with one", "one without");
-    options.meta_learning_rate = checked_rate(meta_learning_rate, op, "meta_learning_rate");
+    rates.meta_learning_rate = checked_rate(meta_learning_rate, op, "meta_learning_rate");
+    own.set_rates(rates);
   });
 }
 

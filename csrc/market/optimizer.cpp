@@ -58,22 +58,33 @@ void Optimizer::check_rate(const std::string& name, float value) {
 Optimizer::Optimizer(std::shared_ptr<Market> market, std::vector<std::int64_t> vendor_counts,
                      std::vector<std::int64_t> upstream_sampling, OptimizerOptions chosen,
                      std::optional<std::vector<std::vector<std::uint64_t>>> seeds)
-    : options(chosen), market_(std::move(market)), rule_(chosen.rule) {
+    : options_(std::move(chosen)), market_(std::move(market)), rule_(options_.rule) {
   const std::size_t depth = market_->models().size();
   if (vendor_counts.size() != depth || upstream_sampling.size() != depth)
     fail("optimizer", std::to_string(depth) + " specs", std::to_string(vendor_counts.size()));
-  check_rate("learning_rate", options.learning_rate);
+  check_rate("learning_rate", options_.learning_rate);
   specs_.resize(depth);
   for (std::size_t i = 0; i < depth; ++i) {
     if (upstream_sampling[i] < 0)
       fail("upstream_sampling", "at least 0", std::to_string(upstream_sampling[i]));
-    check_plan_options(options, upstream_sampling[i] > 0);
+    check_plan_options(options_, upstream_sampling[i] > 0);
     specs_[i].vendor_count = vendor_counts[i];
     specs_[i].upstream_sampling = i == 0 ? 0 : upstream_sampling[i];
-    specs_[i].learning_rate = options.learning_rate;
+    specs_[i].learning_rate = options_.learning_rate;
   }
-  if (seeds) check_seeds(*seeds, vendor_counts, options.antithetic);
+  if (seeds) check_seeds(*seeds, vendor_counts, options_.antithetic);
   draw(seeds ? *seeds : derive(0, 0, std::vector<bool>(depth, true)));
+}
+
+void Optimizer::set_rates(const Rates& rates) {
+  options_ = options_with(rates);
+}
+
+OptimizerOptions Optimizer::options_with(const Rates& rates) const {
+  OptimizerOptions changed = options_;
+  static_cast<Rates&>(changed) = rates;
+  check_plan_options(changed, false);
+  return changed;
 }
 
 void Optimizer::check_amplitudes() const {
@@ -81,7 +92,7 @@ void Optimizer::check_amplitudes() const {
 }
 
 float Optimizer::learning_rate(std::size_t spec) const {
-  return options.meta_learning_rate ? specs_[spec].learning_rate : options.learning_rate;
+  return options_.meta_learning_rate ? specs_[spec].learning_rate : options_.learning_rate;
 }
 
 float Optimizer::amplitude(std::size_t spec) const {
@@ -89,8 +100,8 @@ float Optimizer::amplitude(std::size_t spec) const {
 }
 
 float Optimizer::amplitude_at(float rate) const {
-  if (options.plan == PlanKind::node) return 0;  // activations are disturbed, weights are not
-  return options.probe_scale ? rate * *options.probe_scale : rate;
+  if (options_.plan == PlanKind::node) return 0;  // activations are disturbed, weights are not
+  return options_.probe_scale ? rate * *options_.probe_scale : rate;
 }
 
 std::vector<std::vector<std::uint64_t>> Optimizer::seeds() const {
@@ -117,36 +128,43 @@ std::vector<std::vector<std::uint64_t>> Optimizer::derive(std::uint64_t generati
                                                           const std::vector<bool>& leaders) const {
   std::vector<std::vector<std::uint64_t>> seeds;
   for (std::size_t i = 0; i < specs_.size(); ++i) {
-    seeds.push_back(derive_seeds(options.seed, generation, static_cast<int>(i),
+    seeds.push_back(derive_seeds(options_.seed, generation, static_cast<int>(i),
                                  specs_[i].vendor_count, leaders[i], replica));
-    if (options.antithetic) pair_seeds(seeds.back());
+    if (options_.antithetic) pair_seeds(seeds.back());
   }
   return seeds;
 }
 
 void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds) {
   check_amplitudes();
+  std::vector<float> amplitudes;
+  for (std::size_t i = 0; i < specs_.size(); ++i) amplitudes.push_back(amplitude(i));
+  draw(seeds, amplitudes);
+}
+
+void Optimizer::draw(const std::vector<std::vector<std::uint64_t>>& seeds,
+                     const std::vector<float>& amplitudes) {
   before_search_.reset();
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     SpecState& spec = specs_[i];
     spec.seeds = seeds[i];
     spec.scales.assign(spec.vendor_count, 0.0f);
-    spec.weights = {VendorWeights::Kind::seeded, spec.vendor_count, seeds[i], amplitude(i), {}, {},
-                    options.antithetic};
+    spec.weights = {VendorWeights::Kind::seeded, spec.vendor_count, seeds[i], amplitudes[i], {}, {},
+                    options_.antithetic};
   }
 }
 
 const Plan& Optimizer::plan() {
   if (plan_) return *plan_;
-  if (options.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
-  if (options.plan == PlanKind::scatter || options.plan == PlanKind::node)
+  if (options_.plan == PlanKind::star) return plan_.emplace(star_plan(vendor_counts()));
+  if (options_.plan == PlanKind::scatter || options_.plan == PlanKind::node)
     return plan_.emplace(star_plan(std::vector<std::int64_t>(specs_.size(), 1)));
   std::vector<std::vector<std::int32_t>> sampled(specs_.size());
   std::int64_t upstream = specs_[0].vendor_count;
   for (std::size_t i = 1; i < specs_.size(); ++i) {
     const SpecState& spec = specs_[i];
     if (spec.upstream_sampling > 0)
-      sampled[i] = sample_upstream(options.seed, generation_, static_cast<int>(i),
+      sampled[i] = sample_upstream(options_.seed, generation_, static_cast<int>(i),
                                    spec.vendor_count, upstream, spec.upstream_sampling, replica_);
     upstream = spec.vendor_count * (spec.upstream_sampling > 0 ? spec.upstream_sampling : upstream);
   }
@@ -192,6 +210,8 @@ void Optimizer::update_seeds(bool keep_leader) {
 
 Optimizer::State Optimizer::state() const {
   State state;
+  state.rates = options_;
+  state.seed = options_.seed;
   state.generation = generation_;
   state.seeds = seeds();
   state.rule = rule_.state();
@@ -203,21 +223,21 @@ Optimizer::State Optimizer::state() const {
 }
 
 void Optimizer::restore(const State& state) {
-  check_seeds(state.seeds, vendor_counts(), options.antithetic);
+  check_seeds(state.seeds, vendor_counts(), options_.antithetic);
   if (state.amplitudes.size() != specs_.size() || state.learning_rates.size() != specs_.size())
     fail("resume", std::to_string(specs_.size()) + " amplitudes and learning rates",
          std::to_string(state.amplitudes.size()) + " and " +
              std::to_string(state.learning_rates.size()));
   for (const float value : state.amplitudes) check_rate("probe amplitude", value);
   for (const float value : state.learning_rates) check_rate("learning_rate", value);
+  const OptimizerOptions options = options_with(state.rates);
   UpdateRule rule(options.rule);
   rule.restore(state.rule, parameter_counts());
-  draw(state.seeds);
+  draw(state.seeds, state.amplitudes);
   rule_ = std::move(rule);
-  for (std::size_t i = 0; i < specs_.size(); ++i) {
-    specs_[i].weights.amplitude = state.amplitudes[i];
-    specs_[i].learning_rate = state.learning_rates[i];
-  }
+  options_ = options;
+  options_.seed = state.seed;
+  for (std::size_t i = 0; i < specs_.size(); ++i) specs_[i].learning_rate = state.learning_rates[i];
   generation_ = state.generation;
   end_replicas();
   forget_probes();

@@ -16,12 +16,16 @@
 
 namespace marketplace {
 
-struct OptimizerOptions {
-  PlanKind plan = PlanKind::tree;
+// What may change between steps.
+struct Rates {
   float learning_rate = 0;
   // Amplitude of deltas = learning rate * probe scale; plan node: size of the noise, see NodeProbe.
   std::optional<float> probe_scale;
   std::optional<float> meta_learning_rate;  // set: every spec has a learning rate of its own
+};
+
+struct OptimizerOptions : Rates {
+  PlanKind plan = PlanKind::tree;
   std::uint64_t seed = 0;
   RuleOptions rule;
   Shaping shaping = Shaping::z;
@@ -56,9 +60,11 @@ class Optimizer {
     std::int64_t vendor_count = 1, upstream_sampling = 0;
   };
 
-  OptimizerOptions options;  // learning rates may change between steps
+  const OptimizerOptions& options() const { return options_; }
+  void set_rates(const Rates& rates);  // of the next call; vendors are drawn with those of before
   // Weight updates since the start, counted by the call that takes them.
-  std::uint64_t step_count = 0;
+  std::uint64_t step_count() const { return step_count_; }
+  void set_step_count(std::uint64_t count) { step_count_ = count; }
   // For threads that share an optimizer: whoever calls it holds this. The members do not lock it
   // themselves.
   std::mutex& access() const { return access_; }
@@ -149,9 +155,10 @@ class Optimizer {
   // ask it either.
   Probe keep_best_of(const Batch& batch, const Labels& labels);
 
-  // For resuming: everything that is not an option, a weight or derivable from the two.
+  // For resuming: everything that is not settled at the start, a weight or derivable from the two.
   struct State {
-    std::uint64_t generation = 0;
+    Rates rates;
+    std::uint64_t seed = 0, generation = 0;
     std::vector<std::vector<std::uint64_t>> seeds;
     std::vector<float> amplitudes, learning_rates;
     UpdateRule::State rule;
@@ -185,6 +192,9 @@ class Optimizer {
   std::vector<std::vector<std::uint64_t>> derive(std::uint64_t generation, std::uint64_t replica,
                                                  const std::vector<bool>& leaders) const;
   void draw(const std::vector<std::vector<std::uint64_t>>& seeds);
+  void draw(const std::vector<std::vector<std::uint64_t>>& seeds,
+            const std::vector<float>& amplitudes);
+  OptimizerOptions options_with(const Rates& rates) const;
   void draw_replica(std::uint64_t replica);
   void end_replicas();
   void forget_probes();
@@ -204,6 +214,8 @@ class Optimizer {
   };
 
   mutable std::mutex access_;
+  OptimizerOptions options_;
+  std::uint64_t step_count_ = 0;
   std::shared_ptr<Market> market_;
   UpdateRule rule_;
   std::vector<SpecState> specs_;

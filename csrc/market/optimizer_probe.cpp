@@ -15,13 +15,13 @@ constexpr float kNodeScale = 0.003f;
 }  // namespace
 
 std::vector<std::int32_t> Optimizer::sample_paths(std::int64_t batch) const {
-  return marketplace::sample_paths(options.seed, generation_, batch, vendor_counts(), replica_);
+  return marketplace::sample_paths(options_.seed, generation_, batch, vendor_counts(), replica_);
 }
 
 Probe Optimizer::probe(const Batch& batch, const Labels& labels, bool further) {
   reserve();
-  if (options.plan == PlanKind::scatter) return probe_samples(batch, labels);
-  if (options.plan == PlanKind::node) return probe_nodes(batch, labels, further);
+  if (options_.plan == PlanKind::scatter) return probe_samples(batch, labels);
+  if (options_.plan == PlanKind::node) return probe_nodes(batch, labels, further);
   std::vector<float> losses(plan().path_count());
   LeaderStatistics leader;
   market_->losses(*plan_, weights(), batch, labels, losses.data(), &leader);
@@ -35,7 +35,7 @@ Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
   Probe all{std::vector<float>(batch.size), sample_paths(batch.size)}, counted;
   market_->forward_paths(weights(), batch, all.paths.data(), {nullptr, all.losses.data(), &labels});
   std::vector<float> base(batch.size, 0.0f);
-  if (options.control_variate) market_->base_losses(batch, labels, base.data());
+  if (options_.control_variate) market_->base_losses(batch, labels, base.data());
   for (std::int64_t b = 0; b < batch.size; ++b) {
     if (labels.ignore_index && labels.data[b] == *labels.ignore_index) continue;
     counted.losses.push_back(all.losses[b] - base[b]);
@@ -47,7 +47,7 @@ Probe Optimizer::probe_samples(const Batch& batch, const Labels& labels) {
 
 Probe Optimizer::probe_nodes(const Batch& batch, const Labels& labels, bool further) {
   NodeProbe probe;
-  probe.scale = options.probe_scale.value_or(kNodeScale);
+  probe.scale = options_.probe_scale.value_or(kNodeScale);
   if (!(probe.scale > 0 && std::isfinite(probe.scale)))
     fail("probe_scale", "a finite number above 0 with plan 'node'", std::to_string(probe.scale));
   for (const SpecState& spec : specs_) probe.seeds.push_back(spec.seeds);

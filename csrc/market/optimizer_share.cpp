@@ -40,13 +40,13 @@ bool has_statistics(const Market& market) {
 }  // namespace
 
 Cut Optimizer::cut(const Shape& sample_shape, const std::vector<double>& speeds) {
-  check_shared(options.plan);
+  check_shared(options_.plan);
   return cut_plan(plan(), depth_first(plan()), market_->spec_flops(sample_shape), speeds);
 }
 
 std::vector<float> Optimizer::probe_share(const Batch& batch, const Labels& labels,
                                           std::int64_t first, std::int64_t last) {
-  check_shared(options.plan);
+  check_shared(options_.plan);
   const std::vector<std::int64_t> order = depth_first(plan());
   if (first < 0 || first > last || last > plan_->path_count())
     fail("shares", "a range of " + std::to_string(plan_->path_count()) + " paths",
@@ -66,7 +66,7 @@ std::vector<float> Optimizer::probe_share(const Batch& batch, const Labels& labe
 }
 
 void Optimizer::probe_leader(const Batch& batch, const Labels& labels, bool further) {
-  check_shared(options.plan);
+  check_shared(options_.plan);
   if (!has_statistics(*market_)) return;
   std::vector<std::int64_t> leaders = leader_rows(plan());
   const Part part = take_paths(*plan_, leader_paths(*plan_, leaders), leaders);

@@ -10,8 +10,8 @@ namespace marketplace {
 
 // Whether the backend can follow a probe's losses by itself, the step being made of nothing else.
 bool Optimizer::follows_at_once() const {
-  const bool shared = options.plan == PlanKind::tree || options.plan == PlanKind::star;
-  return shared && market_->backend().takes_steps() && !options.meta_learning_rate &&
+  const bool shared = options_.plan == PlanKind::tree || options_.plan == PlanKind::star;
+  return shared && market_->backend().takes_steps() && !options_.meta_learning_rate &&
          replica_ == 0 && std::all_of(specs_.begin(), specs_.end(), [](const SpecState& spec) {
            return spec.weights.kind == VendorWeights::Kind::seeded;
          });
@@ -28,7 +28,7 @@ std::optional<TakenStep> Optimizer::follow_at_once(const Batch& batch, const Lab
   paths = plan_paths(plan());
   losses.resize(plan().path_count());
   StepUpdate update;
-  update.scoring = {shaping, score_groups(options.plan, mode, paths, vendor_counts()), paths,
+  update.scoring = {shaping, score_groups(options_.plan, mode, paths, vendor_counts()), paths,
                     vendor_counts()};
   update.work = [&](const StepUpdate::Combine& combine) {
     for (std::size_t i = 0; i < specs_.size(); ++i) combine(i, work_[i]);
@@ -50,7 +50,7 @@ std::optional<TakenStep> Optimizer::step_at_once(const Batch& batch, const Label
   if (!follows_at_once()) return std::nullopt;
   const std::vector<float> rates = rates_of_step();
   std::optional<TakenStep> taken =
-      follow_at_once(batch, labels, options.shaping, mode, [&] { move_along(mode, rates); });
+      follow_at_once(batch, labels, options_.shaping, mode, [&] { move_along(mode, rates); });
   if (!taken) return taken;
   market_->change([&] { absorb_leader(); });
   rule_.finish();
@@ -82,7 +82,7 @@ TakenStep Optimizer::train_step(const Batch& batch, const Labels& labels, UnitVe
   const auto& [losses, paths] = taken.probe;
   const auto again = [&] { return probe(batch, labels).losses; };
   taken.degenerate =
-      options.meta_learning_rate ? search(losses, paths, mode, again) : step(losses, paths, mode);
+      options_.meta_learning_rate ? search(losses, paths, mode, again) : step(losses, paths, mode);
   return taken;
 }
 

@@ -33,7 +33,7 @@ void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients
                               Vector& out) {
   Backend& backend = market_->backend();
   const Model& model = market_->model(spec);
-  if (options.plan != PlanKind::node)
+  if (options_.plan != PlanKind::node)
     return backend.combine(model, specs_[spec].weights, coefficients.values[spec], out);
   backend.combine(model, VendorWeights{}, {}, out);
   backend.add_scaled(out, gradients_[spec], -share / static_cast<float>(gradient_count_));
@@ -43,8 +43,8 @@ void Optimizer::own_direction(std::size_t spec, const Coefficients& coefficients
 Coefficients Optimizer::weigh(const std::vector<float>& losses,
                               const std::vector<std::int32_t>& paths, UnitVectorMode mode) const {
   check_sum_mode(mode);
-  if (options.plan != PlanKind::node)
-    return direction_coefficients(options.plan, mode, options.shaping, losses, paths,
+  if (options_.plan != PlanKind::node)
+    return direction_coefficients(options_.plan, mode, options_.shaping, losses, paths,
                                   vendor_counts());
   check_losses(losses, paths, vendor_counts());
   if (gradient_count_ == 0)
@@ -88,7 +88,7 @@ Directions Optimizer::gather(const std::vector<float>& losses,
 void Optimizer::gather_into(Directions& out, const Coefficients& coefficients) {
   // a sum of scores is normalised before it is used, but gradients keep their size
   const float share =
-      options.plan == PlanKind::node ? 1.0f / static_cast<float>(replica_ + 1) : 1.0f;
+      options_.plan == PlanKind::node ? 1.0f / static_cast<float>(replica_ + 1) : 1.0f;
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     own_direction(i, coefficients, share, out[i]);
     if (replica_ > 0) market_->backend().add_scaled(out[i], sum_[i], share);
@@ -146,7 +146,7 @@ std::vector<float> Optimizer::checked_rates(const std::optional<std::vector<floa
 }
 
 void Optimizer::keep_rates(const std::vector<float>& rates) {
-  for (std::size_t i = 0; i < specs_.size() && options.meta_learning_rate; ++i)
+  for (std::size_t i = 0; i < specs_.size() && options_.meta_learning_rate; ++i)
     specs_[i].learning_rate = rates[i];
 }
 
@@ -155,9 +155,9 @@ void Optimizer::move_weights(std::size_t spec, const Vector& update, float rate)
 }
 
 void Optimizer::update_lr_scales(Directions directions) {
-  if (!options.meta_learning_rate)
+  if (!options_.meta_learning_rate)
     fail(ErrorKind::runtime, "update_lr_scales", "an optimizer with meta_learning_rate", "none");
-  check_rate("meta_learning_rate", *options.meta_learning_rate);
+  check_rate("meta_learning_rate", *options_.meta_learning_rate);
   check_directions(directions);
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     SpecState& spec = specs_[i];
@@ -167,7 +167,7 @@ void Optimizer::update_lr_scales(Directions directions) {
       // a scalar tensor is one block, whose second counter word is one behind the first
       const RandomWords words = threefry2x32(spec.seeds[v], counter, counter + 1);
       const bool still = v == 0 || spec.seeds[v] == 0;
-      spec.scales[v] = still ? 0.0f : word_to_delta(words.lane0, *options.meta_learning_rate);
+      spec.scales[v] = still ? 0.0f : word_to_delta(words.lane0, *options_.meta_learning_rate);
       factors[v] = spec.learning_rate * (1.0f + spec.scales[v]);
     }
     spec.weights = {VendorWeights::Kind::scaled,
@@ -183,8 +183,8 @@ void Optimizer::update_lr_scales(Directions directions) {
 // What the rule makes of g; counted by rule_.finish().
 const Directions& Optimizer::propose(Directions& sums, UnitVectorMode mode) {
   // z-scores have no scale of their own, measured gradients do
-  const bool scaleless = options.plan != PlanKind::node;
-  if (scaleless && options.rule.kind != RuleKind::unit) normalise(sums, mode, market_->backend());
+  const bool scaleless = options_.plan != PlanKind::node;
+  if (scaleless && options_.rule.kind != RuleKind::unit) normalise(sums, mode, market_->backend());
   return rule_.apply(sums, mode, market_->backend());
 }
 
@@ -213,7 +213,7 @@ void Optimizer::move_along(UnitVectorMode mode, const std::vector<float>& rates)
 
 void Optimizer::next_generation() {
   update_seeds(true);
-  ++step_count;
+  ++step_count_;
 }
 
 bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::int32_t>& paths,
@@ -231,7 +231,7 @@ bool Optimizer::step(const std::vector<float>& losses, const std::vector<std::in
 }
 
 void Optimizer::check_keeps_best() const {
-  if (options.plan == PlanKind::node)
+  if (options_.plan == PlanKind::node)
     fail("keep_best", "a plan whose vendors have weights", "'node'");
   if (replica_ > 0)
     fail(ErrorKind::runtime, "keep_best", "an update without earlier replicas",

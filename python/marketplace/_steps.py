@@ -231,22 +231,12 @@ class StepParts:
         self._blueprint.check(self.marketplace)
         for spec in self.marketplace:
             spec.model._bind()
-        if self.meta_learning_rate is not None:
-            self._check_line_search()
-        native = self._native
-        native.learning_rate = scalar(self.learning_rate, "Optimizer", "learning_rate")
-        native.probe_scale = self._number("probe_scale")
-        native.meta_learning_rate = self._number("meta_learning_rate")
-        return native
-
-    def _check_line_search(self) -> None:
-        # it compares whole paths, which a scatter's samples do not share and nodes do not have
-        if self.plan in ("scatter", "node"):
-            wanted = "plan 'tree' or 'star' with a meta_learning_rate"
-            raise refusal(ValueError, "Optimizer", wanted, f"plan '{self.plan}'")
-        if self._native.update != "unit":
-            wanted = "update 'unit' with a meta_learning_rate"
-            raise refusal(ValueError, "Optimizer", wanted, f"update '{self._native.update}'")
+        self._native.set_rates(
+            scalar(self.learning_rate, "Optimizer", "learning_rate"),
+            self._number("probe_scale"),
+            self._number("meta_learning_rate"),
+        )
+        return self._native
 
     def _number(self, name: str) -> float | None:
         value = getattr(self, name)

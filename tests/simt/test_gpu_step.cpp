@@ -258,7 +258,7 @@ TEST_CASE("one step is one graph on one device, and brings one small block back"
     Optimizer& optimizer = own.optimizer;
     for (int step = 0; step < 2; ++step) graphs_of_a_step(optimizer, data);
     for (int step = 0; step < 3; ++step) {
-      optimizer.options.learning_rate *= 0.9f;
+      lower_rate(optimizer);
       const auto before = simt::counts();
       // several devices tell one another their losses between two graphs
       CHECK(graphs_of_a_step(optimizer, data) == (devices == 1 ? 1 : 2 * devices));

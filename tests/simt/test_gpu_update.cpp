@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "gpu_markets.h"
 #include "market/optimizer.h"
+#include "trainees.h"
 
 using namespace marketplace;
 using namespace marketplace::tests;
@@ -211,7 +212,7 @@ TEST_CASE("a step is one graph per device, recorded once") {
   std::int64_t allocations = 0;
   for (int step = 0; step < 4; ++step) {
     const Probe probe = made_up(optimizer, step);
-    optimizer.options.learning_rate *= 0.9f;
+    lower_rate(optimizer);
     const auto before = simt::counts();
     optimizer.step(probe.losses, probe.paths, UnitVectorMode::per_spec);
     const auto after = simt::counts();

@@ -33,6 +33,12 @@ struct Trainee {
   std::vector<Vector> state() const { return state_of(optimizer, models); }
 };
 
+inline void lower_rate(Optimizer& optimizer) {
+  Rates rates = optimizer.options();
+  rates.learning_rate *= 0.9f;
+  optimizer.set_rates(rates);
+}
+
 inline Models tiny_models() {
   return {linear_model(7, 5, true, 1), linear_model(5, 3, false, 2)};
 }
