@@ -13,7 +13,8 @@ function(marketplace_isa_sources target)
   set_source_files_properties(cpu/isa/baseline.cpp PROPERTIES COMPILE_OPTIONS
     "$<$<CONFIG:Release>:-O2>")
   set(avx2 -mavx2 -mfma)
-  set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
+  # GCC's generic tuning keeps addresses in vector registers, all of which the tiles of sums want
+  set(avx512 ${avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512 -mtune=skylake-avx512)
   set(avx512bf16 ${avx512} -mavx512bf16)
   set(isas avx2 avx512 avx512bf16)
   set(amx ${avx512bf16} -mamx-tile -mamx-bf16)

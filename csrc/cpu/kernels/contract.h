@@ -21,105 +21,107 @@ MP_INLINE std::int64_t stored_length(std::int64_t run_length, const BFloat16*) {
   return (run_length + 1) / 2 * 2;
 }
 
+// A panel comes from as far as memory when its first rows meet it, and the next one follows it.
+constexpr int kPrefetchBytes = 8192, kLine = 64;
+
+template <int Bytes>
+MP_INLINE void prefetch_panel(const void* panel) {
+  const std::uintptr_t ahead = reinterpret_cast<std::uintptr_t>(panel) + kPrefetchBytes;
+  for (int at = 0; at < Bytes; at += kLine)
+    __builtin_prefetch(reinterpret_cast<const void*>(ahead + at));
+}
+
 // acc[i][j] += in rows * panel columns over one run; returns the panel behind it.
 template <int Rows, int Vectors>
-MP_INLINE const float* accumulate_run(const float* const* in, std::int64_t length,
+MP_INLINE const float* accumulate_run(const float* const (&in)[Rows], std::int64_t length,
                                       const float* panel, Vec (&acc)[Rows][Vectors]) {
   for (std::int64_t k = 0; k < length; ++k) {
     Vec w[Vectors];
-    for (int j = 0; j < Vectors; ++j) w[j] = load(panel + j * kVectorFloats);
+    unrolled<Vectors>([&](auto j) MP_INLINE_MEMBER { w[j] = load(panel + j * kVectorFloats); });
+    prefetch_panel<sizeof w>(panel);
     panel += Vectors * kVectorFloats;
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
+    unrolled<Rows>([&](auto i) MP_INLINE_MEMBER {
       const Vec x = broadcast(in[i][k]);
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = fma(x, w[j], acc[i][j]);
-    }
+      unrolled<Vectors>([&](auto j) MP_INLINE_MEMBER { acc[i][j] = fma(x, w[j], acc[i][j]); });
+    });
   }
   return panel;
 }
 
 template <int Rows, int Vectors>
-MP_INLINE const BFloat16* accumulate_run(const BFloat16* const* in, std::int64_t length,
+MP_INLINE const BFloat16* accumulate_run(const BFloat16* const (&in)[Rows], std::int64_t length,
                                          const BFloat16* panel, Vec (&acc)[Rows][Vectors]) {
-  std::int64_t k = 0;
-  for (; k + 1 < length; k += 2) {
+  const auto step = [&](auto pair) MP_INLINE_MEMBER {
     VecU w[Vectors];
-    for (int j = 0; j < Vectors; ++j) w[j] = load_words(panel + j * 2 * kVectorFloats);
+    unrolled<Vectors>([&](auto j)
+                          MP_INLINE_MEMBER { w[j] = load_words(panel + j * 2 * kVectorFloats); });
+    prefetch_panel<sizeof w>(panel);
     panel += Vectors * 2 * kVectorFloats;
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      const VecU x = load_pair(in[i] + k) - VecU{};
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = dot_pairs(w[j], x, acc[i][j]);
-    }
-  }
-  if (k < length) {  // the odd last element alone: its neighbour belongs to somebody else
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      const VecU x = static_cast<std::uint32_t>(in[i][k].bits) - VecU{};
-      for (int j = 0; j < Vectors; ++j)
-        acc[i][j] = dot_pairs(load_words(panel + j * 2 * kVectorFloats), x, acc[i][j]);
-    }
-    panel += Vectors * 2 * kVectorFloats;
-  }
+    unrolled<Rows>([&](auto i) MP_INLINE_MEMBER {
+      const VecU x = pair(in[i]) - VecU{};
+      unrolled<Vectors>([&](auto j)
+                            MP_INLINE_MEMBER { acc[i][j] = dot_pairs(w[j], x, acc[i][j]); });
+    });
+  };
+  std::int64_t k = 0;
+  for (; k + 1 < length; k += 2)
+    step([k](const BFloat16* row) MP_INLINE_MEMBER { return load_pair(row + k); });
+  if (k < length)  // the odd last element alone: its neighbour belongs to somebody else
+    step([k](const BFloat16* row)
+             MP_INLINE_MEMBER { return static_cast<std::uint32_t>(row[k].bits); });
   return panel;
 }
 
 template <class Out, int Vectors>
 MP_INLINE void store_row(Out* out, const Vec (&acc)[Vectors], int columns) {
-  for (int j = 0; j < Vectors; ++j, out += kVectorFloats, columns -= kVectorFloats) {
-    if (columns >= kVectorFloats)
-      store_floats(out, acc[j]);
-    else if (columns > 0)
-      store_partial(out, acc[j], columns);
-  }
+  unrolled<Vectors>([&](auto j) MP_INLINE_MEMBER {
+    const int left = columns - j * kVectorFloats;
+    if (left >= kVectorFloats)
+      store_floats(out + j * kVectorFloats, acc[j]);
+    else if (left > 0)
+      store_partial(out + j * kVectorFloats, acc[j], left);
+  });
 }
 
-// One block of Rows output pixels by up to Vectors vectors of columns.
+// The first `count` of Rows output pixels by up to Vectors vectors of columns. All Rows are there
+// to be read.
 template <class T, class Out, int Rows, int Vectors>
-static void contract_tile(const ContractArgs& args, const T* const* rows, const T* panel,
-                          std::int64_t first_column, int columns, Out* out) {
+static void contract_tile(const ContractArgs& args, const T* const* rows, std::int64_t count,
+                          const T* panel, std::int64_t first_column, int columns, Out* out) {
   Vec acc[Rows][Vectors];
-  for (int j = 0; j < Vectors; ++j) {
+  unrolled<Vectors>([&](auto j) MP_INLINE_MEMBER {
     const int left = columns - j * kVectorFloats;
     const Vec bias = args.bias && left > 0
                          ? load_lanes(args.bias + first_column + j * kVectorFloats,
                                       left < kVectorFloats ? left : kVectorFloats)
                          : Vec{};
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) acc[i][j] = bias;
-  }
+    unrolled<Rows>([&](auto i) MP_INLINE_MEMBER { acc[i][j] = bias; });
+  });
   for (std::int64_t r = 0; r < args.runs; ++r) {
     const T* in[Rows];
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) in[i] = rows[i] + args.run_offset[r];
+    unrolled<Rows>([&](auto i) MP_INLINE_MEMBER { in[i] = rows[i] + args.run_offset[r]; });
     panel = accumulate_run<Rows, Vectors>(in, args.run_length, panel, acc);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
+  unrolled<Rows>([&](auto i) MP_INLINE_MEMBER {
+    if (i >= count) return;
     if (args.relu)
-      for (int j = 0; j < Vectors; ++j) acc[i][j] = max(acc[i][j], Vec{});
+      unrolled<Vectors>([&](auto j) MP_INLINE_MEMBER { acc[i][j] = max(acc[i][j], Vec{}); });
     store_row<Out, Vectors>(out + i * args.out_row_stride, acc[i], columns);
-  }
+  });
 }
 
-// Row counts below the full tile go through the next smaller sizes, so few kernels cover them all.
-template <class T, class Out, int Vectors>
+// Fewer rows than a tile has go through the smallest kernel that holds them: sums that nobody asked
+// for take less time than two kernels, each waiting for its own.
+template <class T, class Out, int Rows, int Vectors>
 MP_INLINE std::int64_t run_tile(const ContractArgs& args, const T* const* rows, std::int64_t left,
                                 const T* panel, std::int64_t column, int columns, Out* out) {
-  if (left >= kTileRows) {
-    contract_tile<T, Out, kTileRows, Vectors>(args, rows, panel, column, columns, out);
-    return kTileRows;
-  }
-  if (left >= 4) {
-    contract_tile<T, Out, 4, Vectors>(args, rows, panel, column, columns, out);
-    return 4;
-  }
-  if (left >= 2) {
-    contract_tile<T, Out, 2, Vectors>(args, rows, panel, column, columns, out);
-    return 2;
-  }
-  contract_tile<T, Out, 1, Vectors>(args, rows, panel, column, columns, out);
-  return 1;
+  constexpr int kSmaller = Rows > 8 ? 8 : Rows > 4 ? 4 : 2;
+  if constexpr (Rows > kSmaller)
+    if (left <= kSmaller)
+      return run_tile<T, Out, kSmaller, Vectors>(args, rows, left, panel, column, columns, out);
+  const std::int64_t count = left < Rows ? left : Rows;
+  contract_tile<T, Out, Rows, Vectors>(args, rows, count, panel, column, columns, out);
+  return count;
 }
 
 template <class T, class Out, int Vectors>
@@ -132,14 +134,14 @@ MP_INLINE void contract_block(const ContractArgs& args, const T* panel, std::int
   std::int64_t sample = 0, pixel = 0;
   for (std::int64_t row = 0; row < total;) {
     const std::int64_t left = total - row;
-    const std::int64_t wanted = left < kTileRows ? left : kTileRows;
     std::int64_t s = sample, p = pixel;
-    for (std::int64_t i = 0; i < wanted; ++i) {
+    for (std::int64_t i = 0; i < kTileRows; ++i) {
       rows[i] = in + s * args.sample_stride + args.row_offset[p];
-      if (++p == args.rows) p = 0, ++s;
+      if (i + 1 < left && ++p == args.rows)
+        p = 0, ++s;  // the last one again where no more are left
     }
-    const std::int64_t done = run_tile<T, Out, Vectors>(args, rows, left, panel, column, columns,
-                                                        out + row * args.out_row_stride);
+    const std::int64_t done = run_tile<T, Out, kTileRows, Vectors>(
+        args, rows, left, panel, column, columns, out + row * args.out_row_stride);
     row += done;
     pixel += done;
     while (pixel >= args.rows) pixel -= args.rows, ++sample;

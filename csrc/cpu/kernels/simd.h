@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -50,6 +51,15 @@ typedef std::int32_t VecI __attribute__((vector_size(4 * MP_VECTOR_FLOATS)));
 struct BFloat16 {
   std::uint16_t bits;
 };
+
+// visit(0) .. visit(Count - 1), the numbers being constants: arrays that these index can live in
+// registers, which GCC gives no array that a loop indexes, unrolled or not.
+template <int Count, class Visit>
+MP_INLINE void unrolled(Visit visit) {
+  [&]<int... Number>(std::integer_sequence<int, Number...>) MP_INLINE_MEMBER {
+    (visit(std::integral_constant<int, Number>{}), ...);
+  }(std::make_integer_sequence<int, Count>{});
+}
 
 MP_INLINE Vec load(const float* p) {
   Vec v;
