@@ -19,34 +19,41 @@
 
 namespace marketplace {
 
-struct RandomWords {
-  std::uint32_t lane0;
-  std::uint32_t lane1;
+// Word: 32 bits, or many of them side by side, for which +, ^ and rotate_left are defined.
+template <class Word>
+struct WordPair {
+  Word lane0, lane1;
 };
+using RandomWords = WordPair<std::uint32_t>;
 
 MP_HOST_DEVICE std::uint32_t rotate_left(std::uint32_t x, int bits) {
   return (x << bits) | (x >> (32 - bits));
 }
 
 // The two words of the block at counter words (c0, c1) under a 64-bit key.
-MP_HOST_DEVICE RandomWords threefry2x32(std::uint64_t key, std::uint32_t c0, std::uint32_t c1) {
+template <class Word>
+MP_HOST_DEVICE WordPair<Word> threefry_blocks(std::uint64_t key, Word c0, Word c1) {
   const std::uint32_t k0 = static_cast<std::uint32_t>(key);
   const std::uint32_t k1 = static_cast<std::uint32_t>(key >> 32);
   const std::uint32_t k2 = k0 ^ k1 ^ 0x1BD11BDAu;
-  std::uint32_t x0 = c0 + k0;
-  std::uint32_t x1 = c1 + k1;
-#define MP_ROUND(bits) x0 += x1, x1 = rotate_left(x1, bits) ^ x0
+  Word x0 = c0 + k0;
+  Word x1 = c1 + k1;
+#define MP_ROUND(bits) x0 = x0 + x1, x1 = rotate_left(x1, bits) ^ x0
 #define MP_ROUNDS_EVEN MP_ROUND(13), MP_ROUND(15), MP_ROUND(26), MP_ROUND(6)
 #define MP_ROUNDS_ODD MP_ROUND(17), MP_ROUND(29), MP_ROUND(16), MP_ROUND(24)
-  MP_ROUNDS_EVEN, x0 += k1, x1 += k2 + 1u;
-  MP_ROUNDS_ODD, x0 += k2, x1 += k0 + 2u;
-  MP_ROUNDS_EVEN, x0 += k0, x1 += k1 + 3u;
-  MP_ROUNDS_ODD, x0 += k1, x1 += k2 + 4u;
-  MP_ROUNDS_EVEN, x0 += k2, x1 += k0 + 5u;
+  MP_ROUNDS_EVEN, x0 = x0 + k1, x1 = x1 + (k2 + 1u);
+  MP_ROUNDS_ODD, x0 = x0 + k2, x1 = x1 + (k0 + 2u);
+  MP_ROUNDS_EVEN, x0 = x0 + k0, x1 = x1 + (k1 + 3u);
+  MP_ROUNDS_ODD, x0 = x0 + k1, x1 = x1 + (k2 + 4u);
+  MP_ROUNDS_EVEN, x0 = x0 + k2, x1 = x1 + (k0 + 5u);
 #undef MP_ROUNDS_ODD
 #undef MP_ROUNDS_EVEN
 #undef MP_ROUND
   return {x0, x1};
+}
+
+MP_HOST_DEVICE RandomWords threefry2x32(std::uint64_t key, std::uint32_t c0, std::uint32_t c1) {
+  return threefry_blocks<std::uint32_t>(key, c0, c1);
 }
 
 MP_HOST_DEVICE float bits_to_float(std::uint32_t bits) {
