@@ -1,4 +1,4 @@
-"""3 x 3 convolutions with many channels run by minimal filtering: fewer products, same results."""
+"""Convolutions with many channels run by minimal filtering: fewer products, same results."""
 
 import marketplace as mp
 import numpy as np
@@ -31,8 +31,8 @@ CONV2D = OPS["conv2d"]
 DTYPES = ("float32", "bfloat16")
 
 
-def case_of(samples, channels, out, height, width, padding, bias=True):
-    options = {"in": channels, "out": out, "kernel": 3, "padding": padding, "bias": bias}
+def case_of(samples, channels, out, height, width, padding, bias=True, kernel=3):
+    options = {"in": channels, "out": out, "kernel": kernel, "padding": padding, "bias": bias}
     return Case((samples, channels, height, width), options)
 
 
@@ -41,7 +41,7 @@ def check_rounding(case, actual, x, weights):
 
     A rounding adds at most U16 / sqrt(3) of a number's size, in the mean square. For independent
     inputs and weights, what the products of 2 x 2 outputs hold is 5 / 3 of the result, so two
-    operands and the result come to 1.5 U16; those of 4 x 4 outputs hold more than twice as much.
+    operands and the result come to 1.5 U16; those of 6 x 6 inputs hold more than twice as much.
     """
     expected = CONV2D.oracle(np.float64(bfloat16(x)), weights, case.options)
     error, size = np.float64(actual) - expected, np.sqrt(np.mean(expected**2))
@@ -71,16 +71,18 @@ def inner_pixels(case, dtype, crop):
     return result[..., 4 - crop : 10 - crop, 4 - crop : 10 - crop]
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize(
     ("channels", "out", "size", "filters"),
     [(64, 64, 16, True), (32, 40, 14, True), (16, 64, 16, False), (64, 16, 16, False)],
 )
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_where_it_pays(channels, out, size, filters, dtype):
+def test_where_it_pays(channels, out, size, filters, kernel, dtype):
     """A direct sum does not know where in the image its pixel lies; a filter's tiles do."""
-    case = case_of(2, channels, out, size, size, 0)
+    case = case_of(2, channels, out, size, size, 0, kernel=kernel)
     whole, cropped = (inner_pixels(case, dtype, crop) for crop in (0, 1))
-    if dtype == "bfloat16" and mp.build_info()["isa"] == "amx":  # matrix units sum sooner
+    # bfloat16: too coarse for the inputs of the larger kernel, and matrix units sum sooner
+    if dtype == "bfloat16" and (kernel == 5 or mp.build_info()["isa"] == "amx"):
         filters = False
     assert np.array_equal(whole, cropped) != filters
 
@@ -93,6 +95,15 @@ SIZES = [(1, 1, 2), (3, 3, 0), (4, 9, 0), (5, 4, 1), (6, 6, 1), (7, 13, 1), (8, 
 @pytest.mark.parametrize(("channels", "out"), [(32, 32), (33, 47), (128, 65)])
 def test_sizes(channels, out, height, width, padding, dtype):
     check_case(case_of(3, channels, out, height, width, padding), dtype)
+
+
+LARGER = [(1, 1, 2), (5, 5, 0), (6, 9, 0), (7, 6, 1), (8, 13, 2), (16, 16, 2)]
+
+
+@pytest.mark.parametrize(("height", "width", "padding"), LARGER)
+@pytest.mark.parametrize(("channels", "out"), [(32, 32), (33, 47)])
+def test_sizes_of_larger_kernels(channels, out, height, width, padding):
+    check_case(case_of(3, channels, out, height, width, padding, kernel=5), "float32")
 
 
 @st.composite
@@ -109,7 +120,7 @@ def test_any_size(case, dtype, vendors, threads):
 
 
 MARKET = [
-    [conv(3, 32, 3, padding=1), RELU, conv(32, 48, 3), RELU, POOL],
+    [conv(3, 32, 3, padding=1), RELU, conv(32, 48, 5, padding=1), RELU, POOL],
     [conv(48, 40, 3, padding=1), norm(40), RELU, conv(40, 33, 3), RELU, FLATTEN],
     [linear(528, 3)],
 ]
@@ -179,7 +190,12 @@ def test_a_broken_network_shows():
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", usable_isas())
 def test_with_another_instruction_set(isa):
-    names = ["test_sizes", "test_losses_of_a_market", "test_company_changes_no_bits"]
+    names = [
+        "test_sizes",
+        "test_sizes_of_larger_kernels",
+        "test_losses_of_a_market",
+        "test_company_changes_no_bits",
+    ]
     nodes = [f"test_winograd.py::{name}" for name in names]
     few = ["-k", "not 128-65"]  # whose oracle takes its time
     done = run_with(isa, "-m", "pytest", "-q", "-p", "no:cacheprovider", *few, *nodes)

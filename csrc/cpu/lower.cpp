@@ -206,7 +206,8 @@ class Lowering {
     const int slot = channels_last(op.a).slot;
     Step& step = emit(StepKind::winograd, node, slot, element_count(out));
     step.winograd = winograd_args(op, shapes_[op.a], out, outputs, dtype_, kernels_);
-    step.contraction.target.resize(step.winograd.channels * 9);
+    const std::int64_t taps = op.window.kernel[0] * op.window.kernel[1];
+    step.contraction.target.resize(step.winograd.channels * taps);
     std::iota(step.contraction.target.begin(), step.contraction.target.end(), 0);
     program_.workspace_bytes = std::max(program_.workspace_bytes,
                                         winograd_workspace_bytes(step.winograd, dtype_, kernels_));

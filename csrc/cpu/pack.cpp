@@ -59,6 +59,7 @@ void pack_contraction(const Step& step, const TypedKernels& typed, const Columns
 
 void pack_winograd(const Step& step, const TypedKernels& typed, const Columns& columns) {
   WinogradPackArgs args{};
+  args.kernel = step.winograd.kernel;
   args.outputs = step.winograd.outputs;
   args.weights = columns.values;
   args.columns = columns.count;

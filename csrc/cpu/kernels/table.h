@@ -68,12 +68,12 @@ struct PackArgs {
   float* staging;  // (runs * run_length * vector_floats * tile_vectors)
 };
 
-// out[s, h, w, o] = act(bias[o] + 3 x 3 convolution of stride 1), by minimal filtering on tiles of
-// `outputs` x `outputs` pixels; see winograd.h. Any height, width and padding.
+// out[s, h, w, o] = act(bias[o] + kernel x kernel convolution of stride 1), by minimal filtering on
+// tiles of `outputs` x `outputs` pixels; see winograd.h. Any height, width and padding.
 struct WinogradArgs {
-  int outputs;     // 2 or 4
-  const void* in;  // (samples, height, width, channels)
-  void* out;       // (samples, out_height, out_width, columns)
+  int kernel, outputs;  // 3 and 2, 3 and 4, or 5 and 2
+  const void* in;       // (samples, height, width, channels)
+  void* out;            // (samples, out_height, out_width, columns)
   std::int64_t samples, height, width, channels, out_height, out_width, columns;
   std::int64_t padding[2];
   const void* panel;  // weights as packed by winograd_pack
@@ -83,15 +83,15 @@ struct WinogradArgs {
   void* workspace;     // winograd_workspace_bytes()
 };
 
-// weights (columns, channels, 3, 3), transformed -> [block][(outputs + 2)^2 planes], each plane a
-// panel of pack_panel's with one run of all channels.
+// weights (columns, channels, kernel, kernel), transformed -> [block][(outputs + kernel - 1)^2
+// planes], each plane a panel of pack_panel's with one run of all channels.
 struct WinogradPackArgs {
-  int outputs;
+  int kernel, outputs;
   const float* weights;
   std::int64_t columns, channels;
-  const std::int64_t* target;  // (channels * 9): 0, 1, 2, ...
+  const std::int64_t* target;  // (channels * kernel^2): 0, 1, 2, ...
   void* panel;
-  float* staging;  // (channels * 9 * vector_floats * tile_vectors)
+  float* staging;  // (channels * kernel^2 * vector_floats * tile_vectors)
 };
 
 // out[s, r, o] = act(bias[o] + convolution with groups so small that several share a vector of

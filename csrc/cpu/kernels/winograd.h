@@ -1,9 +1,10 @@
-// 3 x 3 convolutions of stride 1 by minimal filtering (A. Lavin and S. Gray, "Fast algorithms for
-// convolutional neural networks", 2016): a tile of M x M outputs needs N x N inputs, N = M + 2,
+// 3 x 3 and 5 x 5 convolutions of stride 1 by minimal filtering (A. Lavin and S. Gray, "Fast
+// algorithms for convolutional neural networks", 2016): a tile of M x M outputs of an R x R kernel
+// needs N x N inputs, N = M + R - 1,
 //   Y = A^T [(G g G^T) . (B^T d B)] A,
 // summed over channels before the last transform: N * N matrix products of tiles by columns, with
-// 9 M M / (N N) times fewer multiplications than the direct way. Transforms are float32 and sum in
-// one order; their results are rounded once, to the element type.
+// R R M M / (N N) times fewer multiplications than the direct way. Transforms are float32 and sum
+// in one order; their results are rounded once, to the element type.
 #pragma once
 
 #include "cpu/kernels/contract.h"
@@ -16,13 +17,13 @@ namespace {
 using marketplace::cpu::WinogradArgs;
 using marketplace::cpu::WinogradPackArgs;
 
-// One dimension of the transforms for M outputs.
-template <int M>
+// One dimension of the transforms through N points: B^T, G and A^T.
+template <int N>
 struct Minimal;
 
 // Points 0, 1, -1 and infinity.
 template <>
-struct Minimal<2> {
+struct Minimal<4> {
   MP_INLINE void input(const Vec (&d)[4], Vec (&t)[4]) {
     t[0] = d[0] - d[2];
     t[1] = d[1] + d[2];
@@ -45,7 +46,7 @@ struct Minimal<2> {
 // Points 0, a, -a, b, -b and infinity. With a = 5/8 and b = 3/2 the errors are half those of the
 // usual 1 and 2, close to the direct sum's, and a, b and their squares are exact.
 template <>
-struct Minimal<4> {
+struct Minimal<6> {
   static constexpr float a = 0.625f, b = 1.5f, aa = a * a, bb = b * b;
   static constexpr float scale_a = 1 / (2 * aa * (aa - bb)), scale_b = 1 / (2 * bb * (bb - aa));
 
@@ -61,15 +62,16 @@ struct Minimal<4> {
     t[4] = fma(odd_b, broadcast(-b), even_b);
     t[5] = fma(d[1], product, fma(d[3], minus_sum, d[5]));
   }
-  MP_INLINE void weight(const Vec (&g)[3], Vec (&t)[6]) {
-    const Vec even_a = fma(g[2], broadcast(aa), g[0]) * broadcast(scale_a);
-    const Vec even_b = fma(g[2], broadcast(bb), g[0]) * broadcast(scale_b);
+  template <int R>
+  MP_INLINE void weight(const Vec (&g)[R], Vec (&t)[6]) {
+    const Vec even_a = even(g, aa) * broadcast(scale_a);
+    const Vec even_b = even(g, bb) * broadcast(scale_b);
     t[0] = g[0] * broadcast(1 / (aa * bb));
-    t[1] = fma(g[1], broadcast(a * scale_a), even_a);
-    t[2] = fma(g[1], broadcast(-a * scale_a), even_a);
-    t[3] = fma(g[1], broadcast(b * scale_b), even_b);
-    t[4] = fma(g[1], broadcast(-b * scale_b), even_b);
-    t[5] = g[2];
+    t[1] = fma(odd(g, aa), broadcast(a * scale_a), even_a);
+    t[2] = fma(odd(g, aa), broadcast(-a * scale_a), even_a);
+    t[3] = fma(odd(g, bb), broadcast(b * scale_b), even_b);
+    t[4] = fma(odd(g, bb), broadcast(-b * scale_b), even_b);
+    t[5] = g[R - 1];
   }
   MP_INLINE void output(const Vec (&m)[6], Vec (&y)[4]) {
     const Vec even_a = m[1] + m[2], odd_a = m[1] - m[2];
@@ -79,6 +81,20 @@ struct Minimal<4> {
     y[2] = fma(even_a, broadcast(aa), even_b * broadcast(bb));
     y[3] = fma(odd_a, broadcast(a * aa), fma(odd_b, broadcast(b * bb), m[5]));
   }
+  MP_INLINE void output(const Vec (&m)[6], Vec (&y)[2]) {
+    y[0] = m[0] + (m[1] + m[2]) + (m[3] + m[4]);
+    y[1] = fma(m[1] - m[2], broadcast(a), fma(m[3] - m[4], broadcast(b), m[5]));
+  }
+
+ private:
+  // The kernel as a polynomial, its even and odd powers apart, at a point of this square; the odd
+  // ones over the point.
+  MP_INLINE Vec even(const Vec (&g)[3], float square) { return fma(g[2], broadcast(square), g[0]); }
+  MP_INLINE Vec even(const Vec (&g)[5], float square) {
+    return fma(fma(g[4], broadcast(square), g[2]), broadcast(square), g[0]);
+  }
+  MP_INLINE Vec odd(const Vec (&g)[3], float) { return g[1]; }
+  MP_INLINE Vec odd(const Vec (&g)[5], float square) { return fma(g[3], broadcast(square), g[1]); }
 };
 
 MP_INLINE int lanes(std::int64_t left) {
@@ -86,9 +102,9 @@ MP_INLINE int lanes(std::int64_t left) {
 }
 
 // Where a call's tiles and intermediate results lie.
-template <class T, int M>
+template <class T, int M, int R>
 struct WinogradRun {
-  static constexpr int N = M + 2;
+  static constexpr int N = M + R - 1;
 
   explicit WinogradRun(const WinogradArgs& given)
       : args(given),
@@ -114,10 +130,10 @@ struct WinogradRun {
 };
 
 // transformed[:, slot, :] = B^T d B of tile `index`, counted through all samples.
-template <class T, int M>
-MP_INLINE void transform_input(const WinogradRun<T, M>& run, std::int64_t index,
+template <class T, int M, int R>
+MP_INLINE void transform_input(const WinogradRun<T, M, R>& run, std::int64_t index,
                                std::int64_t slot) {
-  constexpr int N = M + 2;
+  constexpr int N = M + R - 1;
   const WinogradArgs& args = run.args;
   const std::int64_t column = index % run.across * M - args.padding[1];
   const std::int64_t row = index / run.across % run.down * M - args.padding[0];
@@ -138,23 +154,23 @@ MP_INLINE void transform_input(const WinogradRun<T, M>& run, std::int64_t index,
     for (int j = 0; j < N; ++j) {
       Vec line[N], result[N];
       for (int i = 0; i < N; ++i) line[i] = load_lanes(pixels[i][j] + c, count);
-      Minimal<M>::input(line, result);
+      Minimal<N>::input(line, result);
       for (int i = 0; i < N; ++i) half[i][j] = result[i];
     }
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       Vec result[N];
-      Minimal<M>::input(half[i], result);
+      Minimal<N>::input(half[i], result);
       for (int j = 0; j < N; ++j) store_floats(out + (i * N + j) * run.in_plane + c, result[j]);
     }
   }
 }
 
 // out = act(bias + A^T sums[:, slot, :] A) for the columns of one panel block.
-template <class T, int M>
-MP_INLINE void transform_output(const WinogradRun<T, M>& run, std::int64_t index, std::int64_t slot,
-                                std::int64_t first_column, int columns) {
-  constexpr int N = M + 2;
+template <class T, int M, int R>
+MP_INLINE void transform_output(const WinogradRun<T, M, R>& run, std::int64_t index,
+                                std::int64_t slot, std::int64_t first_column, int columns) {
+  constexpr int N = M + R - 1;
   const WinogradArgs& args = run.args;
   const std::int64_t w = index % run.across * M, h = index / run.across % run.down * M;
   const std::int64_t sample = index / (run.across * run.down);
@@ -171,14 +187,14 @@ MP_INLINE void transform_output(const WinogradRun<T, M>& run, std::int64_t index
     for (int j = 0; j < N; ++j) {
       Vec line[N], result[M];
       for (int i = 0; i < N; ++i) line[i] = load(in + (i * N + j) * run.sum_plane + c);
-      Minimal<M>::output(line, result);
+      Minimal<N>::output(line, result);
       for (int i = 0; i < M; ++i) half[i][j] = result[i];
     }
 #pragma GCC unroll 8
     for (int i = 0; i < M; ++i) {
       if (i >= rows_left) break;
       Vec result[M];
-      Minimal<M>::output(half[i], result);
+      Minimal<N>::output(half[i], result);
       for (int j = 0; j < M; ++j)
         if (j < columns_left)
           store_lanes(corner + (i * args.out_width + j) * args.columns + c,
@@ -188,8 +204,8 @@ MP_INLINE void transform_output(const WinogradRun<T, M>& run, std::int64_t index
 }
 
 // sums = transformed inputs times one block of panel columns, N * N products.
-template <class T, int M>
-MP_INLINE void multiply_planes(const WinogradRun<T, M>& run, std::int64_t tiles, const T* panel,
+template <class T, int M, int R>
+MP_INLINE void multiply_planes(const WinogradRun<T, M, R>& run, std::int64_t tiles, const T* panel,
                                std::int64_t plane, int columns) {
   const std::int64_t origin = 0;
   ContractArgs product{};
@@ -202,7 +218,7 @@ MP_INLINE void multiply_planes(const WinogradRun<T, M>& run, std::int64_t tiles,
   product.run_length = run.args.channels;
   product.columns = columns;
   product.out_row_stride = kBlockColumns;
-  for (int i = 0; i < (M + 2) * (M + 2); ++i) {
+  for (int i = 0; i < run.N * run.N; ++i) {
     product.in = run.transformed + i * run.in_plane;
     product.panel = panel + i * plane;
     product.out = run.sums + i * run.sum_plane;
@@ -210,9 +226,9 @@ MP_INLINE void multiply_planes(const WinogradRun<T, M>& run, std::int64_t tiles,
   }
 }
 
-template <class T, int M>
+template <class T, int M, int R>
 static void winograd_tiles(const WinogradArgs& args) {
-  const WinogradRun<T, M> run(args);
+  const WinogradRun<T, M, R> run(args);
   const std::int64_t total = args.samples * run.down * run.across;
   const T* const panels = static_cast<const T*>(args.panel);
   for (std::int64_t first = 0; first < total; first += args.block) {
@@ -226,36 +242,36 @@ static void winograd_tiles(const WinogradArgs& args) {
                                  (columns > kVectorFloats ? kBlockColumns : kVectorFloats);
       multiply_planes(run, tiles, panel, plane, columns);
       for (std::int64_t i = 0; i < tiles; ++i) transform_output(run, first + i, i, column, columns);
-      panel += (M + 2) * (M + 2) * plane;
+      panel += run.N * run.N * plane;
     }
   }
 }
 
 template <class T>
 void winograd(const WinogradArgs& args) {
-  if (args.outputs == 2)
-    winograd_tiles<T, 2>(args);
+  if (args.kernel == 5)
+    winograd_tiles<T, 2, 5>(args);
+  else if (args.outputs == 2)
+    winograd_tiles<T, 2, 3>(args);
   else
-    winograd_tiles<T, 4>(args);
+    winograd_tiles<T, 4, 3>(args);
 }
 
-// u = G g G^T for a vector of columns; steps: element (kh, kw) of g is at (kh * 3 + kw) * width.
-template <int M>
-MP_INLINE void transform_weights(const float* steps, std::int64_t width,
-                                 Vec (&u)[(M + 2) * (M + 2)]) {
-  constexpr int N = M + 2;
-  Vec half[N][3];
+// u = G g G^T for a vector of columns; steps: element (kh, kw) of g is at (kh * R + kw) * width.
+template <int N, int R>
+MP_INLINE void transform_weights(const float* steps, std::int64_t width, Vec (&u)[N * N]) {
+  Vec half[N][R];
 #pragma GCC unroll 8
-  for (int j = 0; j < 3; ++j) {
-    Vec line[3], result[N];
-    for (int i = 0; i < 3; ++i) line[i] = load(steps + (i * 3 + j) * width);
-    Minimal<M>::weight(line, result);
+  for (int j = 0; j < R; ++j) {
+    Vec line[R], result[N];
+    for (int i = 0; i < R; ++i) line[i] = load(steps + (i * R + j) * width);
+    Minimal<N>::weight(line, result);
     for (int i = 0; i < N; ++i) half[i][j] = result[i];
   }
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
     Vec result[N];
-    Minimal<M>::weight(half[i], result);
+    Minimal<N>::weight(half[i], result);
     for (int j = 0; j < N; ++j) u[i * N + j] = result[j];
   }
 }
@@ -269,30 +285,28 @@ MP_INLINE VecU narrow_words(Vec v) {
   return __builtin_convertvector(bits, VecU);
 }
 
-// Staged float32 steps (channels * 9, width) into (N * N, channels, width) of one panel block.
-template <int M>
+// Staged float32 steps (channels * R * R, width) into (N * N, channels, width) of one panel block.
+template <int N, int R>
 MP_INLINE void pack_planes(const WinogradPackArgs& args, int width, float* panel) {
-  constexpr int kPlanes = (M + 2) * (M + 2);
   for (std::int64_t c = 0; c < args.channels; ++c)
     for (int j = 0; j < width; j += kVectorFloats) {
-      Vec u[kPlanes];
-      transform_weights<M>(args.staging + c * 9 * width + j, width, u);
-      for (int i = 0; i < kPlanes; ++i) store(panel + (i * args.channels + c) * width + j, u[i]);
+      Vec u[N * N];
+      transform_weights<N, R>(args.staging + c * R * R * width + j, width, u);
+      for (int i = 0; i < N * N; ++i) store(panel + (i * args.channels + c) * width + j, u[i]);
     }
 }
 
 // The same with two channels interleaved; a missing last one is zero.
-template <int M>
+template <int N, int R>
 MP_INLINE void pack_planes(const WinogradPackArgs& args, int width, BFloat16* panel) {
-  constexpr int kPlanes = (M + 2) * (M + 2);
   const std::int64_t plane = stored_length(args.channels, panel) * width;
   for (std::int64_t c = 0; c < args.channels; c += 2)
     for (int j = 0; j < width; j += kVectorFloats) {
-      const float* steps = args.staging + c * 9 * width + j;
-      Vec low[kPlanes], high[kPlanes] = {};
-      transform_weights<M>(steps, width, low);
-      if (c + 1 < args.channels) transform_weights<M>(steps + 9 * width, width, high);
-      for (int i = 0; i < kPlanes; ++i) {
+      const float* steps = args.staging + c * R * R * width + j;
+      Vec low[N * N], high[N * N] = {};
+      transform_weights<N, R>(steps, width, low);
+      if (c + 1 < args.channels) transform_weights<N, R>(steps + R * R * width, width, high);
+      for (int i = 0; i < N * N; ++i) {
         const VecU words = narrow_words(low[i]) | narrow_words(high[i]) << 16;
         std::memcpy(static_cast<void*>(panel + i * plane + c * width + 2 * j), &words,
                     sizeof words);
@@ -300,10 +314,11 @@ MP_INLINE void pack_planes(const WinogradPackArgs& args, int width, BFloat16* pa
     }
 }
 
-template <class T, int M>
+template <class T, int M, int R>
 static void winograd_pack_blocks(const WinogradPackArgs& args) {
+  constexpr int N = M + R - 1;
   T* panel = static_cast<T*>(args.panel);
-  const std::int64_t depth = args.channels * 9;
+  const std::int64_t depth = args.channels * R * R;
   for (std::int64_t column = 0; column < args.columns; column += kBlockColumns) {
     const std::int64_t left = args.columns - column;
     const int columns = static_cast<int>(left < kBlockColumns ? left : kBlockColumns);
@@ -311,17 +326,19 @@ static void winograd_pack_blocks(const WinogradPackArgs& args) {
     for (int c = 0; c < width; c += kVectorFloats)
       scatter_steps(args.weights + (column + c) * depth, depth, columns - c, args.target, width,
                     args.staging + c);
-    pack_planes<M>(args, width, panel);
-    panel += (M + 2) * (M + 2) * stored_length(args.channels, panel) * width;
+    pack_planes<N, R>(args, width, panel);
+    panel += N * N * stored_length(args.channels, panel) * width;
   }
 }
 
 template <class T>
 void winograd_pack(const WinogradPackArgs& args) {
-  if (args.outputs == 2)
-    winograd_pack_blocks<T, 2>(args);
+  if (args.kernel == 5)
+    winograd_pack_blocks<T, 2, 5>(args);
+  else if (args.outputs == 2)
+    winograd_pack_blocks<T, 2, 3>(args);
   else
-    winograd_pack_blocks<T, 4>(args);
+    winograd_pack_blocks<T, 4, 3>(args);
 }
 
 }  // namespace
