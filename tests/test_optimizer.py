@@ -1,5 +1,8 @@
 """Steps of V2 against the oracle, in both plans and unit vector modes; losses that say nothing."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import reference_market as oracle
@@ -219,3 +222,17 @@ def test_writing_into_what_a_spec_shows_is_refused():
     assert opt.get_seeds([0, 0, 0]).flags.writeable
     direction = opt.compute_direction_vectors(np.arange(60.0), oracle.tree_paths(VENDORS))
     assert all(part.flags.writeable for spec in direction for part in spec.values())
+
+
+@pytest.mark.parametrize("plan", ["tree", "star", "node", "scatter"])
+def test_its_memory_goes_with_its_last_name(plan):
+    """A GPU's memory does not wait for the collector of cycles."""
+    opt = optimizer(build(MLP, VENDORS), seed=1, plan=plan)
+    opt.train_step(*batch(MLP_SHAPE))
+    gone = weakref.ref(opt)
+    gc.disable()
+    try:
+        del opt
+        assert gone() is None
+    finally:
+        gc.enable()

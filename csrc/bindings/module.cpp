@@ -3,12 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cmath>
-
 #include "bindings/arrays.h"
 #include "bindings/bindings.h"
 #include "core/threefry.h"
 #include "devices.h"
+#include "market/cross_entropy.h"
 #include "market/seeds.h"
 #include "market/topk.h"
 
@@ -112,31 +111,17 @@ py::tuple topk_rows(const Array<double>& values, std::int64_t k, bool largest) {
   return py::make_tuple(best, indices);
 }
 
-// Per sample log(sum exp(x)) - x[label]; 0 where the label is ignore_index. logits (N, C).
-Array<float> cross_entropy(const Array<float>& logits, const Array<std::int32_t>& labels,
-                           std::optional<std::int32_t> ignore_index) {
+Array<float> cross_entropy_rows(const Array<float>& logits, const Array<std::int32_t>& labels,
+                                std::optional<std::int32_t> ignore_index) {
   if (logits.ndim() != 2 || labels.ndim() != 1 || labels.shape(0) != logits.shape(0) ||
       logits.shape(1) < 1)
     fail("cross_entropy", "logits (N, C) and labels (N,)",
          py::str(logits.attr("shape")).cast<std::string>() + " and " +
              py::str(labels.attr("shape")).cast<std::string>());
-  const py::ssize_t classes = logits.shape(1);
-  Array<float> out(logits.shape(0));
-  for (py::ssize_t i = 0; i < logits.shape(0); ++i) {
-    const float* x = logits.data() + i * classes;
-    const std::int32_t label = labels.at(i);
-    out.mutable_at(i) = 0.0f;
-    if (ignore_index && label == *ignore_index) continue;
-    if (label < 0 || label >= classes)
-      fail("cross_entropy", "labels from 0 to " + std::to_string(classes - 1),
-           std::to_string(label) + " at sample " + std::to_string(i));
-    const float largest = *std::max_element(x, x + classes);
-    double sum = 0;
-    for (py::ssize_t c = 0; c < classes; ++c) sum += std::exp(static_cast<double>(x[c]) - largest);
-    out.mutable_at(i) =
-        static_cast<float>(std::log(sum) + (static_cast<double>(largest) - x[label]));
-  }
-  return out;
+  Array<float> losses(logits.shape(0));
+  cross_entropy(logits.data(), logits.shape(0), logits.shape(1), {labels.data(), ignore_index},
+                losses.mutable_data());
+  return losses;
 }
 
 }  // namespace
@@ -170,7 +155,7 @@ PYBIND11_MODULE(_core, module) {
       py::arg("master"), py::arg("generation"), py::arg("spec"), py::arg("vendor_count"),
       py::arg("upstream_count"), py::arg("sample"), py::arg("replica") = 0);
   module.def("topk", &topk_rows, py::arg("values"), py::arg("k"), py::arg("largest"));
-  module.def("cross_entropy", &cross_entropy, py::arg("logits"), py::arg("labels"),
+  module.def("cross_entropy", &cross_entropy_rows, py::arg("logits"), py::arg("labels"),
              py::arg("ignore_index"));
   bind_graph(module);
   bind_device_tensor(module);

@@ -5,6 +5,7 @@ the paths' vendors, ``W += lr g / |g|``. Deltas are uniform in ``lr * probe_scal
 they follow from one seed per vendor and are regenerated wherever they are used.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -192,14 +193,24 @@ class Optimizer(BestParts):
             shaping=word(shaping, "Optimizer", "shaping"),
             antithetic=bool(antithetic),
         )
-        self.vendors: list[list[Vendor]] = vendors_of(OptimizerVendors(self))
-        self.spec_context = [SpecContext(self, i) for i in range(len(self.marketplace))]
 
     def __repr__(self) -> str:
         """Say which plan runs how many vendors where, and how far it is."""
         vendors = [spec.vendor_count for spec in self.marketplace]
         where = f"device={self.device!r}, step={self.global_step}"
         return f"{type(self).__name__}(plan={self.plan!r}, vendors={vendors}, {where})"
+
+    # Made when asked for: they know the optimizer, which without them is freed with its last name.
+
+    @functools.cached_property
+    def vendors(self) -> list[list[Vendor]]:
+        """The vendors of every spec, for ``forward`` and ``produce``."""
+        return vendors_of(OptimizerVendors(self))
+
+    @functools.cached_property
+    def spec_context(self) -> list[SpecContext]:
+        """Every spec's present vendors: seeds, deltas, learning rates."""
+        return [SpecContext(self, i) for i in range(len(self.marketplace))]
 
     # -- what it runs with -------------------------------------------------------------------------
 
