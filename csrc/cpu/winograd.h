@@ -5,7 +5,7 @@
 
 namespace marketplace::cpu {
 
-// Outputs along one side of a tile, 2 or 4, or 0 where the direct way is better. Follows from the
+// Outputs along one side of a tile, or 0 where the direct way is better. Follows from the
 // layer's shapes, the compute type and the vector's width alone, so a network's bits do not depend
 // on its batch, plan or threads. in, out: (C, H, W).
 int winograd_outputs(const Op& op, const Shape& in, const Shape& out, DType dtype,

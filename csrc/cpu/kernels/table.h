@@ -71,7 +71,7 @@ struct PackArgs {
 // out[s, h, w, o] = act(bias[o] + kernel x kernel convolution of stride 1), by minimal filtering on
 // tiles of `outputs` x `outputs` pixels; see winograd.h. Any height, width and padding.
 struct WinogradArgs {
-  int kernel, outputs;  // 3 and 2, 3 and 4, or 5 and 2
+  int kernel, outputs;  // 3 and 2 to 4, or 5 and 2
   const void* in;       // (samples, height, width, channels)
   void* out;            // (samples, out_height, out_width, columns)
   std::int64_t samples, height, width, channels, out_height, out_width, columns;

@@ -43,6 +43,38 @@ struct Minimal<4> {
   }
 };
 
+// Points 0, a, -a, c and infinity.
+template <>
+struct Minimal<5> {
+  static constexpr float a = 0.75f, c = 1.5f, aa = a * a, cc = c * c;
+  static constexpr float scale_plus = 1 / (2 * aa * (a - c)), scale_minus = -1 / (2 * aa * (a + c));
+  static constexpr float scale_c = 1 / (c * (cc - aa));
+
+  MP_INLINE void input(const Vec (&d)[5], Vec (&t)[5]) {
+    const Vec minus_aa = broadcast(-aa), minus_c = broadcast(-c);
+    const Vec odd = fma(d[1], minus_c, d[2]), even = fma(d[2], minus_c, d[3]);
+    t[0] = fma(fma(d[0], minus_c, d[1]), minus_aa, even);
+    t[1] = fma(odd, broadcast(a), even);
+    t[2] = fma(odd, broadcast(-a), even);
+    t[3] = fma(d[1], minus_aa, d[3]);
+    t[4] = fma(odd, minus_aa, fma(d[3], minus_c, d[4]));
+  }
+  MP_INLINE void weight(const Vec (&g)[3], Vec (&t)[5]) {
+    const Vec even = fma(g[2], broadcast(aa), g[0]);
+    t[0] = g[0] * broadcast(1 / (aa * c));
+    t[1] = fma(g[1], broadcast(a), even) * broadcast(scale_plus);
+    t[2] = fma(g[1], broadcast(-a), even) * broadcast(scale_minus);
+    t[3] = fma(fma(g[2], broadcast(c), g[1]), broadcast(c), g[0]) * broadcast(scale_c);
+    t[4] = g[2];
+  }
+  MP_INLINE void output(const Vec (&m)[5], Vec (&y)[3]) {
+    const Vec even = m[1] + m[2], odd = m[1] - m[2];
+    y[0] = m[0] + even + m[3];
+    y[1] = fma(odd, broadcast(a), m[3] * broadcast(c));
+    y[2] = fma(even, broadcast(aa), fma(m[3], broadcast(cc), m[4]));
+  }
+};
+
 // Points 0, a, -a, b, -b and infinity. With a = 5/8 and b = 3/2 the errors are half those of the
 // usual 1 and 2, close to the direct sum's, and a, b and their squares are exact.
 template <>
@@ -253,6 +285,8 @@ void winograd(const WinogradArgs& args) {
     winograd_tiles<T, 2, 5>(args);
   else if (args.outputs == 2)
     winograd_tiles<T, 2, 3>(args);
+  else if (args.outputs == 3)
+    winograd_tiles<T, 3, 3>(args);
   else
     winograd_tiles<T, 4, 3>(args);
 }
@@ -337,6 +371,8 @@ void winograd_pack(const WinogradPackArgs& args) {
     winograd_pack_blocks<T, 2, 5>(args);
   else if (args.outputs == 2)
     winograd_pack_blocks<T, 2, 3>(args);
+  else if (args.outputs == 3)
+    winograd_pack_blocks<T, 3, 3>(args);
   else
     winograd_pack_blocks<T, 4, 3>(args);
 }
