@@ -11,8 +11,9 @@ namespace {
 
 // Two activations of a tile and the panel they meet should stay in a core's second-level cache.
 constexpr std::int64_t kTileBytes = 512 << 10;
-// Processors with matrix units have larger ones, and time to lose between short products.
-constexpr std::int64_t kMatrixTileBytes = 1 << 20;
+// Processors with vectors of 512 bits have larger ones, and lose more time between short products.
+constexpr std::int64_t kWideTileBytes = 1 << 20;
+constexpr std::int64_t kWideFloats = 16;
 // On demand, a vendor's panels are made once per tile, so tiles must be large enough to pay for it.
 constexpr std::int64_t kOnDemandTileBytes = 16 << 20;
 // Panels of all vendors are kept for one probe up to here, those of the smallest levels first.
@@ -90,10 +91,8 @@ std::int64_t CpuExecutor::level_tile(std::size_t level, std::int64_t batch) cons
   const Program& program = programs_[level];
   const std::int64_t sample_bytes =
       (program.scratch_size + program.input_size + program.output_size) * element_bytes_;
-  const bool matrix = multiplies_tiles(kernels_, dtype_);
-  const std::int64_t budget = repacks() ? kOnDemandTileBytes
-                              : matrix  ? kMatrixTileBytes
-                                        : kTileBytes;
+  const bool wide = kernels_.vector_floats >= kWideFloats;
+  const std::int64_t budget = repacks() ? kOnDemandTileBytes : wide ? kWideTileBytes : kTileBytes;
   return std::clamp<std::int64_t>(budget / std::max<std::int64_t>(sample_bytes, 1), 1, batch);
 }
 
