@@ -286,6 +286,12 @@ BAD = [
     (["--lr-schedule", "linear"], "--lr-schedule: invalid choice: 'linear'"),
     (["--lr-schedule", "cosine", "--lr-decay", "0.1"], "--lr-decay: expected none with --lr-sch"),
     (["--lr-final", "0"], "--lr-final: expected a number above 0 and below 1"),
+    (["--lr-final", "0.1"], "--lr-final: expected --lr-schedule cosine, received expon"),
+    (
+        ["--momentum", "0.5"],
+        "--momentum: expected --update momentum, clipup or adam, received unit",
+    ),
+    (["--plan", "node", "--update", "unit", "--momentum", "0.5"], "--momentum: expected --update"),
     (["--schedule-steps", "5"], "--schedule-steps: expected --lr-schedule cosine, received expon"),
     (["--only-classes", "1,1"], "--only-classes: expected different classes"),
     (["--only-classes", "1,two"], "--only-classes: expected different classes"),

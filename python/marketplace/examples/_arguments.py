@@ -11,6 +11,7 @@ from ..schedules import SCHEDULES
 from ._values import number, sampling_counts, vendor_choice, whole
 
 PLANS = ("node", "star", "tree")
+LR_FINAL = 0.01
 UPDATES = ("unit", "momentum", "clipup", "adam")
 SHAPINGS = ("z", "rank", "sign")
 DTYPES = ("float32", "bfloat16")
@@ -185,9 +186,8 @@ def add_schedule(group: _Group, defaults: Defaults) -> None:
     group.add_argument(
         "--lr-final",
         type=number(low=0.0, high=1.0),
-        default=0.01,
         metavar="X",
-        help="cosine: where it ends, as a share of where it starts (default: %(default)s)",
+        help=f"cosine: where it ends, as a share of where it starts (default: {LR_FINAL})",
     )
     group.add_argument(
         "--schedule-steps",

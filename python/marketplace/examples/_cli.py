@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from ..replay._recorder import base_checkpoint
 from ._arguments import (
+    LR_FINAL,
     Defaults,
     add_logs,
     add_machine,
@@ -181,11 +182,14 @@ def parse(
         With status 2 after a message about a bad value; with 0 after ``--help``.
     """
     given = vars(parser.parse_args(argv))
+    plan = choose_plan(given)
     if given["lr_schedule"] is None:
-        given["lr_schedule"] = "cosine" if choose_plan(given) == "node" else "exponential"
-    problem = _find_schedule_problem(given)
+        given["lr_schedule"] = "cosine" if plan == "node" else "exponential"
+    problem = _find_schedule_problem(given) or _find_update_problem(given, plan)
     if given["lr_decay"] is None:
         given["lr_decay"] = defaults.lr_decay if given["lr_schedule"] == "exponential" else 0.0
+    if given["lr_final"] is None:
+        given["lr_final"] = LR_FINAL
     if given["schedule_steps"] is None:
         given["schedule_steps"] = max(given["steps"], 1)
     options = kind(**given)
@@ -238,8 +242,18 @@ def _find_schedule_problem(given: dict[str, object]) -> str | None:
     schedule = given["lr_schedule"]
     if given["lr_decay"] is not None and schedule != "exponential":
         return f"argument --lr-decay: expected none with --lr-schedule {schedule}, received one"
-    if given["schedule_steps"] is not None and schedule != "cosine":
-        return f"argument --schedule-steps: expected --lr-schedule cosine, received {schedule}"
+    for name in ("schedule_steps", "lr_final"):
+        if given[name] is not None and schedule != "cosine":
+            option = name.replace("_", "-")
+            return f"argument --{option}: expected --lr-schedule cosine, received {schedule}"
+    return None
+
+
+def _find_update_problem(given: dict[str, object], plan: str | None) -> str | None:
+    kept = given["resume"] is not None  # as it was in the resumed run
+    update = given["update"] or ("unit" if plan != "node" and not kept else None)
+    if given["momentum"] is not None and update == "unit":
+        return "argument --momentum: expected --update momentum, clipup or adam, received unit"
     return None
 
 
