@@ -65,7 +65,7 @@ Probe probe_batch(mp_optimizer& own, const Batch& batch, const mp_tensor* given,
     fail(op, std::to_string(own.total.size()) + " samples that count, as in the batches before",
          std::to_string(found.losses.size()));
   own.total.resize(found.losses.size());
-  if (own.optimizer->options.meta_learning_rate) keep_batch(own, batch, std::move(labels));
+  if (own.optimizer->options().meta_learning_rate) keep_batch(own, batch, std::move(labels));
   for (std::size_t p = 0; p < own.total.size(); ++p) own.total[p] += found.losses[p];
   ++own.batch_count;
   if (own.batch_count > 1) found.losses = mean_losses(own.total, own.batch_count);
