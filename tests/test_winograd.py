@@ -41,7 +41,7 @@ def check_rounding(case, actual, x, weights):
 
     A rounding adds at most U16 / sqrt(3) of a number's size, in the mean square. For independent
     inputs and weights, what the products of 2 x 2 outputs hold is 5 / 3 of the result, so two
-    operands and the result come to 1.5 U16; those of 6 x 6 inputs hold more than twice as much.
+    operands and the result come to 1.5 U16; those of larger tiles hold more than twice as much.
     """
     expected = CONV2D.oracle(np.float64(bfloat16(x)), weights, case.options)
     error, size = np.float64(actual) - expected, np.sqrt(np.mean(expected**2))

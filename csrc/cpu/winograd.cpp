@@ -18,8 +18,7 @@ constexpr Filtering kFilterings[] = {
 constexpr std::int64_t kServedSamples = 16;
 constexpr std::int64_t kLeastChannels = 32;
 // Larger panels would leave the last-level cache between two blocks of tiles, and a vendor's
-// memory grows by them: a 3 x 3 kernel's 1.8 to 4 times, a 5 x 5 kernel's 1.4
-// times.
+// memory grows by them: a 3 x 3 kernel's 1.8 to 4 times, a 5 x 5 kernel's 1.4 times.
 constexpr std::int64_t kMostPanelBytes = 4 << 20;
 
 // A block of transformed tiles, with the sums of one panel block, stays in a core's second level.
@@ -72,7 +71,7 @@ int winograd_outputs(const Op& op, const Shape& in, const Shape& out, DType dtyp
   std::int64_t least = taps * in[0] * element_count(out) / at_once * 2 / 3;
   for (const Filtering& f : kFilterings) {
     if (f.kernel != op.window.kernel[0]) continue;
-    // rounded to bfloat16, the operands of 6 x 6 inputs triple the error of a layer
+    // rounded to bfloat16, the operands of more than 4 x 4 inputs double the error of a layer
     if (narrow && f.outputs + f.kernel > 5) continue;
     const WinogradArgs args = winograd_args(op, in, out, f.outputs, dtype, kernels);
     const std::int64_t cost = filtering_cost(f, in[0], out, at_once);
