@@ -58,7 +58,7 @@ MP_INLINE const BFloat16* accumulate_run(const BFloat16* const (&in)[Rows], std:
     prefetch_panel<sizeof w>(panel);
     panel += Vectors * 2 * kVectorFloats;
     unrolled<Rows>([&](auto i) MP_INLINE_MEMBER {
-      const VecU x = pair(in[i]) - VecU{};
+      const VecU x = spread_pair(pair(in[i]));
       unrolled<Vectors>([&](auto j)
                             MP_INLINE_MEMBER { acc[i][j] = dot_pairs(w[j], x, acc[i][j]); });
     });

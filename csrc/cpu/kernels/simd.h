@@ -250,6 +250,12 @@ MP_INLINE std::uint32_t load_pair(const BFloat16* p) {
   std::memcpy(&pair, p, sizeof pair);
   return pair;
 }
+// The pair in every lane. By way of a float, or GCC unpacks it before it is spread, word by word.
+MP_INLINE VecU spread_pair(std::uint32_t pair) {
+  float bits;
+  std::memcpy(&bits, &pair, sizeof bits);
+  return (VecU)broadcast(bits);
+}
 MP_INLINE VecU load_words(const BFloat16* p) {
   VecU v;
   std::memcpy(&v, p, sizeof v);
