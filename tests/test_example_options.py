@@ -287,10 +287,7 @@ BAD = [
     (["--lr-schedule", "cosine", "--lr-decay", "0.1"], "--lr-decay: expected none with --lr-sch"),
     (["--lr-final", "0"], "--lr-final: expected a number above 0 and below 1"),
     (["--lr-final", "0.1"], "--lr-final: expected --lr-schedule cosine, received expon"),
-    (
-        ["--momentum", "0.5"],
-        "--momentum: expected --update momentum, clipup or adam, received unit",
-    ),
+    (["--momentum", "0.5"], "--momentum: expected --update momentum, clipup or adam, received"),
     (["--plan", "node", "--update", "unit", "--momentum", "0.5"], "--momentum: expected --update"),
     (["--schedule-steps", "5"], "--schedule-steps: expected --lr-schedule cosine, received expon"),
     (["--only-classes", "1,1"], "--only-classes: expected different classes"),

@@ -1,5 +1,6 @@
 """An optimizer's vendors as others see them: spec by spec, and as a source for ``forward``."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 
 from . import _core
 from ._arrays import F32, I32, read_only
+from ._best import BestParts
 from ._flat import split
 from ._gpu_arrays import Samples
-from ._market import Spec, sample_upstream
+from ._market import Spec, Vendor, sample_upstream, vendors_of
 
 if TYPE_CHECKING:
     from ._steps import StepParts
@@ -98,3 +100,20 @@ class OptimizerVendors:
         if self._optimizer.plan != "tree":
             return None
         return self._optimizer._ready().forward(x, False, *place)
+
+
+class ViewParts(BestParts):
+    """An optimizer's views of its vendors.
+
+    Made when asked for: they know the optimizer, which without them is freed with its last name.
+    """
+
+    @functools.cached_property
+    def vendors(self) -> list[list[Vendor]]:
+        """The vendors of every spec, for ``forward`` and ``produce``."""
+        return vendors_of(OptimizerVendors(self))
+
+    @functools.cached_property
+    def spec_context(self) -> list[SpecContext]:
+        """Every spec's present vendors: seeds, deltas, learning rates."""
+        return [SpecContext(self, i) for i in range(len(self.marketplace))]

@@ -5,7 +5,6 @@ the paths' vendors, ``W += lr g / |g|``. Deltas are uniform in ``lr * probe_scal
 they follow from one seed per vendor and are regenerated wherever they are used.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,10 +22,9 @@ from ._arrays import (
     shape_input,
     word,
 )
-from ._best import BestParts
-from ._contexts import OptimizerVendors, SpecContext
+from ._contexts import SpecContext, ViewParts
 from ._engine import make_engine
-from ._market import Blueprint, Spec, Vendor, check_market, make_market, vendors_of
+from ._market import Blueprint, Spec, check_market, make_market
 from ._recording import Draw, present_rates
 from ._steps import Number, UnitVectorMode, checked_seeds, default_update, warn_if
 from ._turns import in_turn
@@ -35,7 +33,7 @@ from .checkpoint import FilePath
 __all__ = ["Optimizer", "SpecContext", "UnitVectorMode"]
 
 
-class Optimizer(BestParts):
+class Optimizer(ViewParts):
     """Trains a market with forward passes only.
 
     Parameters
@@ -199,18 +197,6 @@ class Optimizer(BestParts):
         vendors = [spec.vendor_count for spec in self.marketplace]
         where = f"device={self.device!r}, step={self.global_step}"
         return f"{type(self).__name__}(plan={self.plan!r}, vendors={vendors}, {where})"
-
-    # Made when asked for: they know the optimizer, which without them is freed with its last name.
-
-    @functools.cached_property
-    def vendors(self) -> list[list[Vendor]]:
-        """The vendors of every spec, for ``forward`` and ``produce``."""
-        return vendors_of(OptimizerVendors(self))
-
-    @functools.cached_property
-    def spec_context(self) -> list[SpecContext]:
-        """Every spec's present vendors: seeds, deltas, learning rates."""
-        return [SpecContext(self, i) for i in range(len(self.marketplace))]
 
     # -- what it runs with -------------------------------------------------------------------------
 

@@ -168,16 +168,23 @@ static void winograd_tiles(const WinogradArgs& args) {
   }
 }
 
+// run(M, R), as constants, for the sizes of a call.
+template <class Args, class Run>
+MP_INLINE void with_sizes(const Args& args, Run run) {
+  const std::integral_constant<int, 3> three;
+  if (args.kernel == 5)
+    run(std::integral_constant<int, 2>{}, std::integral_constant<int, 5>{});
+  else if (args.outputs == 2)
+    run(std::integral_constant<int, 2>{}, three);
+  else if (args.outputs == 3)
+    run(three, three);
+  else
+    run(std::integral_constant<int, 4>{}, three);
+}
+
 template <class T>
 void winograd(const WinogradArgs& args) {
-  if (args.kernel == 5)
-    winograd_tiles<T, 2, 5>(args);
-  else if (args.outputs == 2)
-    winograd_tiles<T, 2, 3>(args);
-  else if (args.outputs == 3)
-    winograd_tiles<T, 3, 3>(args);
-  else
-    winograd_tiles<T, 4, 3>(args);
+  with_sizes(args, [&](auto m, auto r) { winograd_tiles<T, m, r>(args); });
 }
 
 // u = G g G^T for a vector of columns; steps: element (kh, kw) of g is at (kh * R + kw) * width.
@@ -256,14 +263,7 @@ static void winograd_pack_blocks(const WinogradPackArgs& args) {
 
 template <class T>
 void winograd_pack(const WinogradPackArgs& args) {
-  if (args.kernel == 5)
-    winograd_pack_blocks<T, 2, 5>(args);
-  else if (args.outputs == 2)
-    winograd_pack_blocks<T, 2, 3>(args);
-  else if (args.outputs == 3)
-    winograd_pack_blocks<T, 3, 3>(args);
-  else
-    winograd_pack_blocks<T, 4, 3>(args);
+  with_sizes(args, [&](auto m, auto r) { winograd_pack_blocks<T, m, r>(args); });
 }
 
 }  // namespace
